@@ -126,12 +126,9 @@ def test_only_gpus_of_the_two_vendors_count(machine: Machine) -> None:
 
 def test_devices_are_ordered_by_address(machine: Machine) -> None:
     topology = machine("h200_8")
-    for addresses in (
-        [g.pci for g in topology.gpus],
-        [d.address for d in topology.pci],
-        [n.pci for n in topology.nics],
-    ):
-        assert addresses == sorted(addresses)
+    assert list(topology.gpus) == sorted(topology.gpus, key=lambda gpu: gpu.pci)
+    assert list(topology.nics) == sorted(topology.nics, key=lambda nic: nic.pci)
+    assert list(topology.pci) == sorted(topology.pci, key=lambda device: device.address)
 
 
 def test_details(machine: Machine) -> None:
