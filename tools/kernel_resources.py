@@ -17,9 +17,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,26 @@ def parse_clang(text: str, arch: str) -> list[Resources]:
     ]
 
 
+_FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+
+
 def parse_ptxas(text: str) -> list[Resources]:
     """Kernels of a ptxas -v report, and those functions they call that spill (with 0 registers)."""
     found: list[Resources] = []
-    arch, name, frame = "", "", (0, 0, 0)
+    arch, name, stack, spills = "", "", 0, 0
     calls: list[Resources] = []
     for line in text.splitlines():
         if m := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
             arch = m[2]
         elif m := re.search(r"Function properties for (\S+)", line):
             name = m[1]
-        elif m := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
-            frame = (int(m[1]), int(m[2]), int(m[3]))
-            calls.append(Resources(arch, name, 0, frame[0], frame[1] + frame[2], 0))
+        elif m := _FRAME.search(line):
+            stack, spills = int(m[1]), int(m[2]) + int(m[3])
+            calls.append(Resources(arch, name, 0, stack, spills, 0))
         elif m := re.search(r"Used (\d+) registers", line):
             shared = re.search(r"(\d+) bytes smem", line)
             calls.pop()
-            found.append(
-                Resources(arch, name, int(m[1]), frame[0], frame[1] + frame[2], int(shared[1]) if shared else 0)
-            )
+            found.append(Resources(arch, name, int(m[1]), stack, spills, int(shared[1]) if shared else 0))
     return found + [call for call in calls if call.bad]
 
 
@@ -121,7 +123,11 @@ def table(rows: Sequence[tuple[str, Resources]]) -> str:
 def _commit(source: Path) -> str | None:
     try:
         run = subprocess.run(
-            ["git", "-C", str(source), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(source), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -131,14 +137,17 @@ def _commit(source: Path) -> str | None:
 def write_manifest(args: argparse.Namespace) -> None:
     """{"version", "commit", "targets": {cpu|cuda|hip: {"archs", "compiler"} or {"missing", "remedy"}},
     "units": [...], "kernels": [{"unit", fields of Resources}]}"""
-    targets: dict[str, dict[str, object]] = {}
+    targets: dict[str, dict[str, Any]] = {}
     for name, archs, compiler in args.target:
         targets[name] = {"archs": archs.split(","), "compiler": compiler}
     for name, reason, remedy in args.missing:
         targets[name] = {"missing": reason, "remedy": remedy}
     units = [u for u in args.units.split(",") if u]
-    reports = [p for p in sorted(args.out.parent.glob("*.log")) if p.name.split(".")[0] in units]
-    built = [p for p in reports if p.name.split(".")[1] == "fatbin" or p.name.split(".")[1] in _hip_archs(targets)]
+    kinds = {"fatbin", *targets.get("hip", {}).get("archs", ())}
+    parts = [(path, path.name.split(".")) for path in sorted(args.out.parent.glob("*.log"))]
+    built = [
+        path for path, (unit, kind, *_) in parts if unit in units and kind in kinds
+    ]  # others are left over
     manifest = {
         "version": args.version,
         "commit": _commit(args.source),
@@ -149,13 +158,10 @@ def write_manifest(args: argparse.Namespace) -> None:
     args.out.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _hip_archs(targets: dict[str, dict[str, object]]) -> Iterable[str]:
-    archs = targets.get("hip", {}).get("archs", [])
-    return archs if isinstance(archs, list) else []
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="table of kernels; status 1 if one spills")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -164,8 +170,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest.add_argument("--version", required=True)
     manifest.add_argument("--source", type=Path, required=True, help="the repository, for its commit")
     manifest.add_argument("--units", default="", help="comma-separated")
-    manifest.add_argument("--target", nargs=3, action="append", default=[], metavar=("NAME", "ARCHS", "COMPILER"))
-    manifest.add_argument("--missing", nargs=3, action="append", default=[], metavar=("NAME", "REASON", "REMEDY"))
+    manifest.add_argument(
+        "--target", nargs=3, action="append", default=[], metavar=("NAME", "ARCHS", "COMPILER")
+    )
+    manifest.add_argument(
+        "--missing", nargs=3, action="append", default=[], metavar=("NAME", "REASON", "REMEDY")
+    )
     args = parser.parse_args(argv)
     if args.command == "manifest":
         write_manifest(args)
