@@ -65,6 +65,9 @@ MORI_DEVICE mask_t ballot(bool predicate) { return __builtin_amdgcn_ballot_w64(p
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__builtin_ctzll(mask)); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__builtin_popcountll(mask)); }
 
+MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__builtin_popcountll(bits)); }
+MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__builtin_ctzll(bits)); }
+
 MORI_DEVICE uint32_t bits_of(float value) { return __builtin_bit_cast(uint32_t, value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
