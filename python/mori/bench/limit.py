@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: MIT
 """The physical limit beside every number: a plain copy of the same bytes over the same path, all ranks at once.
 
-Each rank copies as many bytes to each peer as the measured operation sends there, from private memory (its tokens,
-read again for every peer, as a dispatch does) straight into memory of the peer that it has mapped. Nothing is
-counted, signalled, sorted or waited for: no protocol can beat this by moving each byte once.
+Each rank copies as many bytes to each peer as the measured operation sends there, from private memory straight into
+memory of the peer that it has mapped. A dispatch reads the same tokens again for every peer, so its copy does too; a
+combine's rows are all different, so its copy reads on (`consecutive`). Nothing is counted, signalled, sorted or waited
+for: no protocol that moves each byte once is faster.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,20 @@ def _peers_from(rank: int, ranks: int) -> list[int]:
     return [(rank + step) % ranks for step in range(1, ranks)]
 
 
-def cpu_copy(ctx: Any, name: str, sent: NDArray[np.int64], source: NDArray[np.uint8]) -> Callable[[], None]:
+def _parts(rank: int, sent: NDArray[np.int64], consecutive: bool) -> Iterator[tuple[int, int, int, int]]:
+    """(peer, offset in the source, offset in the peer's memory, bytes) of what `rank` copies."""
+    start = 0
+    for peer in _peers_from(rank, len(sent)):
+        count = int(sent[rank, peer])
+        if count:
+            before = int(sum(sent[p, peer] for p in range(rank) if p != peer))
+            yield peer, start, before, count
+        start += count if consecutive else 0
+
+
+def cpu_copy(
+    ctx: Any, name: str, sent: NDArray[np.int64], source: NDArray[np.uint8], *, consecutive: bool = False
+) -> Callable[[], None]:
     """A memcpy of sent[rank, peer] bytes into every peer's shared memory. Collective."""
     rank, ranks = ctx.rank, ctx.world_size
     total = max(int(sent[:, rank].sum() - sent[rank, rank]), 1)
@@ -37,16 +51,17 @@ def cpu_copy(ctx: Any, name: str, sent: NDArray[np.int64], source: NDArray[np.ui
         own[::4096] = 0  # the pages are the receiver's, as in its heap
     finally:
         os.close(fd)
-    pairs = []
+    views = {}
     for peer in _peers_from(rank, ranks):
-        received = int(sent[:, peer].sum() - sent[peer, peer])
-        before = int(sum(sent[p, peer] for p in range(rank) if p != peer))
         (peer_fd,) = messages[peer].fds
-        count = int(sent[rank, peer])
-        if count:
-            view = np.frombuffer(mmap.mmap(peer_fd, received), dtype=np.uint8)
-            pairs.append((view[before : before + count], source[:count]))
+        received = int(sent[:, peer].sum() - sent[peer, peer])
+        if received:
+            views[peer] = np.frombuffer(mmap.mmap(peer_fd, received), dtype=np.uint8)
         os.close(peer_fd)
+    pairs = [
+        (views[peer][before : before + count], source[start : start + count])
+        for peer, start, before, count in _parts(rank, sent, consecutive)
+    ]
 
     def copy(keep: Any = own) -> None:
         for target, part in pairs:
@@ -55,7 +70,15 @@ def cpu_copy(ctx: Any, name: str, sent: NDArray[np.int64], source: NDArray[np.ui
     return copy
 
 
-def cuda_copy(ctx: Any, name: str, sent: NDArray[np.int64], source: Any, shared: dict[Any, Any] | None) -> Callable[[], None]:
+def cuda_copy(
+    ctx: Any,
+    name: str,
+    sent: NDArray[np.int64],
+    source: Any,
+    shared: dict[Any, Any] | None,
+    *,
+    consecutive: bool = False,
+) -> Callable[[], None]:
     """torch's copy_ of sent[rank, peer] bytes into every peer's tensor, queued on the current stream. Collective.
 
     `shared` is a dictionary common to ranks that are threads of one process; ranks that are processes open each
@@ -73,12 +96,10 @@ def cuda_copy(ctx: Any, name: str, sent: NDArray[np.int64], source: Any, shared:
         peers = [shared[name, peer] for peer in range(ranks)]
     else:
         peers = _open_tensors(ctx, name, own)
-    pairs = []
-    for peer in _peers_from(rank, ranks):
-        before = int(sum(sent[p, peer] for p in range(rank) if p != peer))
-        count = int(sent[rank, peer])
-        if count:
-            pairs.append((peers[peer][before : before + count], source[:count]))
+    pairs = [
+        (peers[peer][before : before + count], source[start : start + count])
+        for peer, start, before, count in _parts(rank, sent, consecutive)
+    ]
 
     def copy() -> None:
         for target, part in pairs:

@@ -119,15 +119,20 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
         label.compare("scales", got.scales[rows], scales(form, *sizes)[tokens])
 
 
-def check_combine(settings: EpSettings, workload: Workload, rank: int, got: Bytes) -> None:
-    """Raises Mismatch unless `got` [tokens, combine row bytes] is the float32 sum in ascending order of rank."""
+def check_combine(
+    settings: EpSettings, workload: Workload, rank: int, got: Bytes, *, constant: bool = False
+) -> None:
+    """Raises Mismatch unless `got` [tokens, combine row bytes] is the float32 sum in ascending order of rank.
+
+    With `constant` the rows of each rank are all its factor, whatever it received.
+    """
     form = settings.combine_format
     own = payload(settings.format, settings.hidden, settings.tokens, rank, settings.seed)
     visits = workload.visits()[rank]
     total = np.zeros((settings.tokens, settings.hidden), dtype=np.float32)
     for peer in range(settings.ranks):
         tokens = np.flatnonzero(visits[:, peer])
-        total[tokens] += _decode(form, expert(settings, own[tokens], peer))
+        total[tokens] += factor(peer) if constant else _decode(form, expert(settings, own[tokens], peer))
     tokens = np.arange(settings.tokens)
     label = _Label(f"combine on rank {rank}", tokens, rank, tokens)
     label.compare("y", *_as_elements(form, got, _encode(form, total)))
