@@ -39,6 +39,9 @@ MORI_DEVICE mask_t ballot(bool predicate) { return __ballot_sync(kAllLanes, pred
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__ffs(int(mask)) - 1); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__popc(mask)); }
 
+MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__popcll((long long)bits)); }
+MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__ffsll((long long)bits) - 1); }
+
 MORI_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 

@@ -1,0 +1,2 @@
+import json, sys
+json.dump({}, open(sys.argv[2], "w"))
