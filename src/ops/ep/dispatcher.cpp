@@ -68,6 +68,7 @@ Layout make_layout(const Config& c) {
   l.receive.scales = buffer.take(c.capacity * c.scale_bytes);
   l.receive.sources = buffer.take(c.capacity * 8);
   for (uint32_t i = 0; i < c.live_results; ++i) l.receive_buffers.push_back(heap.take(buffer.end));
+  l.receive_bytes = buffer.end;
   l.heap_bytes = heap.end;
   const EpRoutingAddress end = routing_address(0, c);
   l.routing_bytes = (end.positions + uint64_t(c.max_tokens) * c.fan() * 4 + 7) / 8 * 8;

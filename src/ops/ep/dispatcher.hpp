@@ -31,6 +31,7 @@ struct Layout {
   EpShared shared;  ///< offsets from the start of the dispatcher's memory
   EpReceive receive;
   std::vector<uint64_t> receive_buffers;
+  uint64_t receive_bytes = 0;  ///< of one receive buffer
   uint64_t heap_bytes = 0;     ///< symmetric memory of a dispatcher
   uint64_t routing_bytes = 0;  ///< of a routing handle
   uint64_t local_bytes = 0;    ///< private device memory
