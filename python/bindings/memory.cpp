@@ -142,6 +142,7 @@ void bind_heap(py::module_& m) {
             return std::pair(place->peer, place->offset);
           },
           py::arg("address"))
+      .def("quiesce", &SymmetricHeap::quiesce, release_gil())
       .def("fill", &SymmetricHeap::fill, py::arg("offset"), py::arg("value"), py::arg("bytes"), release_gil())
       .def("check_canaries", &SymmetricHeap::check_canaries, release_gil())
       .def("needed_bytes", &SymmetricHeap::needed_bytes, py::arg("bytes"))

@@ -245,7 +245,7 @@ class Heap:
         self._sequence += 1
         self._unsent += core.take_released()
         if self._unsent:
-            self.device.synchronize(0)  # kernels queued by this rank may still use what it dropped
+            core.quiesce()  # kernels queued by this rank may still use what it dropped
         mine = _Call(self._sequence, purpose, nbytes, alignment, fill, self._unsent)
         messages = self._exchange("heap.call", mine)
         calls = [msgspec.msgpack.decode(message.payload, type=_Call) for message in messages]

@@ -13,6 +13,8 @@
 #include <random>
 #include <utility>
 
+#include "src/core/runtime/gpu_device.hpp"
+
 namespace mori::core {
 namespace {
 
@@ -168,6 +170,7 @@ void SymmetricHeap::attach(uint32_t peer, int fd, std::string_view ipc, uint64_t
     std::memcpy(&origin, ipc.data(), sizeof(origin));
     const IpcOrigin self = this_process(0);
     if (origin.process == self.process && origin.token == self.token) {
+      enable_access(*device_, origin.address);
       windows_[peer] = origin.address;
     } else {
       const Shareable memory = device_->import_shareable(-1, ipc.substr(sizeof(origin)), bytes);
@@ -299,6 +302,8 @@ std::optional<SymmetricHeap::Place> SymmetricHeap::locate(uint64_t address) cons
   }
   return std::nullopt;
 }
+
+void SymmetricHeap::quiesce() { synchronize_all(*device_); }
 
 void SymmetricHeap::fill(uint64_t offset, uint8_t value, uint64_t bytes) {
   if (bytes == 0) return;

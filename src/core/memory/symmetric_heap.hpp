@@ -106,6 +106,8 @@ class SymmetricHeap : public std::enable_shared_from_this<SymmetricHeap> {
   /// uint64_t[world_size] in device memory: the windows' bases.
   uint64_t bases_address() const { return bases_address_; }
 
+  /// Waits for what this process has queued on the device: it may still use memory that was dropped.
+  void quiesce();
   void fill(uint64_t offset, uint8_t value, uint64_t bytes);  ///< of my heap; returns when done
   void check_canaries() const;                                ///< throws Error for the first that is hurt
   /// Bytes the allocator needs for an allocation of `bytes` (debug adds the canary).
