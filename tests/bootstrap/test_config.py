@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Every variable has a type, a default and a sentence; bad values are named; and nobody else reads the environment."""
+"""Each variable has a type, a default and a sentence; bad values are named; nobody else reads any."""
 
 import dataclasses
 import io
@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from mori import config
 from mori.errors import ConfigError
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Every launcher's ranks meet: torch.distributed groups (subgroups too), torchrun, mpirun, plain variables."""
+"""Every launcher's ranks meet: torch.distributed groups and subgroups, torchrun, mpirun, plain variables."""
 
 import datetime
 import json
@@ -12,8 +12,8 @@ import sys
 
 import pytest
 from boot_helpers import refusal
-
-from mori.bootstrap import GatherRendezvous, rendezvous
+from mori._store import GatherRendezvous
+from mori.bootstrap import rendezvous
 from mori.errors import ConfigError, TimeoutError
 from mori.mesh import Mesh
 from mori.testing import run_ranks
@@ -30,7 +30,9 @@ def init_torch(rank, world_size, path):
     import torch.distributed as dist
 
     limit = datetime.timedelta(seconds=30)
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world_size, timeout=limit)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=world_size, timeout=limit
+    )
     return dist
 
 
@@ -142,7 +144,8 @@ def test_variables_without_torchrun(tmp_path):
         port = probe.getsockname()[1]
     launcher = (
         "import os, subprocess, sys\n"
-        "ps = [subprocess.Popen([sys.executable, *sys.argv[1:]], env=dict(os.environ, RANK=str(r))) for r in range(2)]\n"
+        "command = [sys.executable, *sys.argv[1:]]\n"
+        "ps = [subprocess.Popen(command, env=dict(os.environ, RANK=str(r))) for r in range(2)]\n"
         "sys.exit(max(p.wait() for p in ps))"
     )
     env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -8,7 +8,6 @@ import threading
 
 import pytest
 from boot_helpers import MODES, WORLDS, join, memfd, open_fds, refusal
-
 from mori.errors import ConfigError, MoriError, PeerLost, TimeoutError
 from mori.mesh import check_same
 from mori.testing import run_ranks
@@ -37,7 +36,9 @@ def exchange_work(rank, world_size, uid, size, fds):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("world_size", WORLDS)
 def test_exchange(world_size, mode):
-    assert run_ranks(exchange_work, world_size, 5, 1, mode=mode) == [(r, world_size) for r in range(world_size)]
+    assert run_ranks(exchange_work, world_size, 5, 1, mode=mode) == [
+        (r, world_size) for r in range(world_size)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,9 @@ def tags_work(rank, world_size, uid, odd):
 @pytest.mark.parametrize("mode", MODES)
 def test_different_calls_are_named(mode):
     for rank, (kind, text) in enumerate(run_ranks(tags_work, 3, 1, mode=mode)):
-        assert kind is ConfigError and "'heap'" in text and "'barrier'" in text and f"rank {rank} is at" in text
+        assert (
+            kind is ConfigError and "'heap'" in text and "'barrier'" in text and f"rank {rank} is at" in text
+        )
 
 
 def late_work(rank, world_size, uid):
@@ -184,11 +187,16 @@ def subset_mismatch_work(rank, world_size, uid):
 
 def test_different_subsets_are_refused():
     kinds = run_ranks(subset_mismatch_work, 3, mode="thread")
-    assert ConfigError in kinds and set(kinds) <= {ConfigError, PeerLost}  # who comes last finds the others gone
+    assert ConfigError in kinds and set(kinds) <= {
+        ConfigError,
+        PeerLost,
+    }  # who comes last finds the others gone
 
 
 @pytest.mark.parametrize(
-    "ranks", [[], [1], [0, 0], [0, 2], [0, -1], [0, "1"], [0, True]], ids=lambda ranks: str(ranks).replace(" ", "")
+    "ranks",
+    [[], [1], [0, 0], [0, 2], [0, -1], [0, "1"], [0, True]],
+    ids=lambda ranks: str(ranks).replace(" ", ""),
 )
 def test_bad_subsets_are_refused(ranks):
     def work(rank, world_size, uid):
@@ -265,6 +273,27 @@ def shared_work(rank, world_size, uid):
 
 def test_threads_of_a_rank_take_turns():
     assert run_ranks(shared_work, 2, mode="process") == [0, 0]
+
+
+def test_a_mesh_closed_by_another_thread_ends_its_calls():
+    def work(rank, world_size, uid):
+        mesh = join(rank, world_size, uid)
+        if rank:
+            threading.Event().wait(0.5)
+            return mesh.close()
+        threading.Timer(0.1, mesh.close).start()
+        return refusal(lambda: mesh.barrier(timeout=20))
+
+    error = run_ranks(work, 2, mode="thread", timeout=10)[0]
+    assert isinstance(error, ConfigError) and "closed" in str(error)
+
+
+def test_many_ranks():
+    def work(rank, world_size, uid):
+        with join(rank, world_size, uid, timeout=60) as mesh:
+            return [m.payload[0] for m in mesh.exchange("rank", bytes([rank]))]
+
+    assert run_ranks(work, 64, mode="thread", timeout=100) == [list(range(64))] * 64
 
 
 def descriptors_work(rank, world_size, uid):

@@ -8,9 +8,10 @@ import time
 
 import pytest
 from boot_helpers import MODES, join, refusal
-
-from mori import bootstrap, uid as ids
-from mori.bootstrap import StoreRendezvous, rendezvous
+from mori import bootstrap
+from mori import uid as ids
+from mori._store import StoreRendezvous
+from mori.bootstrap import rendezvous
 from mori.errors import ConfigError, TimeoutError, TransportError
 from mori.mesh import Mesh
 from mori.testing import run_ranks
@@ -78,9 +79,11 @@ def test_bad_arguments_are_named(given, words):
         rendezvous(**{"timeout": 1, **given})
 
 
-@pytest.mark.parametrize("port, host", [(70000, None), (-1, None), (0, "no.such.host.invalid"), (0, "x" * 200)])
+@pytest.mark.parametrize(
+    "port, host", [(70000, None), (-1, None), (0, "no.such.host.invalid"), (0, "x" * 200)]
+)
 def test_bad_addresses_are_named(port, host):
-    with pytest.raises(ConfigError, match="port|host"):
+    with pytest.raises(ConfigError, match=r"port|host"):
         unique_id(host, port)
 
 
@@ -110,7 +113,7 @@ def missing_work(rank, world_size, uid, absent):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("absent", [(1,), (1, 3)], ids=["one", "two"])
-def test_missing_ranks_are_named_and_no_one_waits_after_the_first_gave_up(absent, mode):
+def test_missing_ranks_are_named_to_all_when_the_first_gives_up(absent, mode):
     start = time.monotonic()
     results = run_ranks(missing_work, 4, absent, mode=mode)
     assert time.monotonic() - start < 9
@@ -144,12 +147,22 @@ def test_different_world_sizes_are_refused():
     assert time.monotonic() - start < 8
 
 
+def forever_work(rank, world_size, uid):
+    with join(rank, world_size, uid, timeout=0) as mesh:
+        mesh.barrier()
+        return mesh.survivors(timeout=0)
+
+
+def test_a_timeout_of_zero_waits_for_ever():
+    assert run_ranks(forever_work, 3, mode="thread") == [(0, 1, 2)] * 3
+
+
 def test_an_id_is_good_for_one_context():
     def work(rank, world_size, uid):
         join(rank, world_size, uid).close()
         return type(refusal(lambda: join(rank, world_size, uid, timeout=2)))
 
-    # The store was left clean, so the second use may find nothing of the first; but then all ranks must meet again.
+    # The store is left clean, so a second use may find nothing of the first; all ranks meet again then.
     assert set(run_ranks(work, 2, mode="thread")) <= {ConfigError, type(None)}
 
 
