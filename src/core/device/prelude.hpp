@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// The device prelude: one API for kernels, three targets. Include this and nothing of a vendor's.
+//
+//   MORI_KERNEL(name, Args, max_threads) { ... args ... }    a kernel over one argument struct of namespace
+//   mori kWarpSize  lane_id warp_id warps_per_block block_id grid_blocks global_warp grid_warps sync_warp
+//   sync_block  shuffle  ballot  any            by all lanes of the warp (block), never in divergent code
+//   load_/store_ relaxed, acquire, release <Scope>, fetch_add_*         ordered accesses of 4 and 8 bytes
+//   wait_until(location, value, ...)                         bounded; false = the error word is set, leave
+//   warp_copy(to, from, bytes)                               16-byte aligned, by the whole warp
+//
+// Rules for kernels: they live inside namespace mori (CUDA has global ballot/any/all); loops are
+// strided by kWarpSize and work for any warp size, 1 included; addresses are uint64_t in argument
+// structs and become pointers through global<T>(). docs/device_prelude.md shows how to write one.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "src/core/device/world.hpp"
+
+namespace mori {
+enum class Order { relaxed, acquire, release, acq_rel };
+enum class Scope { block, device, system };
+}  // namespace mori
+
+#if defined(__CUDACC__) && !defined(__HIP__)
+#include "src/core/device/target_cuda.hpp"
+#elif defined(__HIP__)
+#include "src/core/device/target_hip.hpp"
+#else
+#include "src/core/device/target_cpu.hpp"
+#endif
+
+namespace mori {
+inline namespace MORI_TARGET_NAMESPACE {
+
+MORI_DEVICE uint32_t global_warp() { return block_id() * warps_per_block() + warp_id(); }
+MORI_DEVICE uint32_t grid_warps() { return grid_blocks() * warps_per_block(); }
+/// Index of this lane in its block, and the number of lanes in the block.
+MORI_DEVICE uint32_t block_lane() { return warp_id() * kWarpSize + lane_id(); }
+MORI_DEVICE uint32_t block_lanes() { return warps_per_block() * kWarpSize; }
+MORI_DEVICE bool any(bool predicate) { return ballot(predicate) != 0; }
+
+template <Scope S, class T>
+MORI_DEVICE T load_relaxed(const T* p) {
+  return atomic_load<Order::relaxed, S>(p);
+}
+/// Callers: every lane that then reads what the signal guards, or one lane followed by sync_block().
+template <Scope S, class T>
+MORI_DEVICE T load_acquire(const T* p) {
+  return atomic_load<Order::acquire, S>(p);
+}
+template <Scope S, class T>
+MORI_DEVICE void store_relaxed(T* p, T value) {
+  atomic_store<Order::relaxed, S>(p, value);
+}
+/// Orders: all earlier writes of this lane, and of lanes it synchronised with, before the store.
+template <Scope S, class T>
+MORI_DEVICE void store_release(T* p, T value) {
+  atomic_store<Order::release, S>(p, value);
+}
+template <Scope S, class T>
+MORI_DEVICE T fetch_add_relaxed(T* p, T value) {
+  return atomic_fetch_add<Order::relaxed, S>(p, value);
+}
+template <Scope S, class T>
+MORI_DEVICE T fetch_add_acq_rel(T* p, T value) {
+  return atomic_fetch_add<Order::acq_rel, S>(p, value);
+}
+
+MORI_DEVICE ErrorWord* error_word(const World& world) { return global<ErrorWord>(world.error); }
+
+/// True when the context has failed or the host asked all waits to leave.
+MORI_DEVICE bool failed(const World& world) {
+  const ErrorWord* e = error_word(world);
+  return (load_relaxed<Scope::system>(&e->state) | load_relaxed<Scope::system>(&e->abort)) != 0;
+}
+
+/// Records a failure; the first one wins. Callers: one lane. The host reads the fields after it has
+/// seen state 2.
+MORI_DEVICE_NOINLINE void fail(const World& world, Wait wait, Refusal refusal, uint64_t peer,
+                               uint64_t expected, uint64_t seen) {
+  ErrorWord* e = error_word(world);
+  uint64_t clean = 0;
+  if (!atomic_compare_exchange<Scope::system>(&e->state, clean, uint64_t(1))) return;
+  store_relaxed<Scope::system>(&e->wait, uint64_t(wait));
+  store_relaxed<Scope::system>(&e->refusal, uint64_t(refusal));
+  store_relaxed<Scope::system>(&e->peer, peer);
+  store_relaxed<Scope::system>(&e->expected, expected);
+  store_relaxed<Scope::system>(&e->seen, seen);
+  store_release<Scope::system>(&e->state, uint64_t(2));
+}
+
+/// Waits until *location >= value; signals only grow, so a late reader misses nothing.
+/// Callers: one lane; any number of lanes may wait, each for its own location.
+/// Orders:  acquire at scope S: what was written before the signal is visible to this lane afterwards.
+/// Fails:   false on the deadline (the error word then holds what, peer, value and the value seen),
+///          or at once when the context has failed already.
+template <Scope S = Scope::system>
+MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64_t value, Wait what,
+                            uint64_t peer) {
+  uint64_t seen = load_acquire<S>(location);
+  if (seen >= value) return true;
+  const uint64_t start = clock_ticks();
+  for (uint32_t iteration = 0;; ++iteration) {
+    seen = load_acquire<S>(location);
+    if (seen >= value) return true;
+    pause(iteration);
+    if ((iteration & 31u) != 31u) continue;  // the clock and the error word are far away: look seldom
+    if (failed(world)) return false;
+    if (world.timeout_ticks != 0 && clock_ticks() - start > world.timeout_ticks) {
+      fail(world, what, Refusal::none, peer, value, seen);
+      return false;
+    }
+  }
+}
+
+/// Copies `bytes` (a multiple of 16, both sides 16-byte aligned). Callers: the warp.
+/// Orders: nothing; sync_warp() or sync_block() and a release follow before a signal.
+template <int kUnroll = 8>
+MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+  memcpy(to, from, bytes);
+#else
+  vec16* d = static_cast<vec16*>(to);
+  const vec16* s = static_cast<const vec16*>(from);
+  const size_t n = bytes / sizeof(vec16);
+  size_t i = lane_id();
+  for (; i + (kUnroll - 1) * kWarpSize < n; i += kUnroll * kWarpSize) {
+    vec16 v[kUnroll];
+    MORI_UNROLL
+    for (int u = 0; u < kUnroll; ++u) v[u] = load_streaming(s + i + u * kWarpSize);
+    MORI_UNROLL
+    for (int u = 0; u < kUnroll; ++u) store_streaming(d + i + u * kWarpSize, v[u]);
+  }
+  for (; i < n; i += kWarpSize) store_streaming(d + i, load_streaming(s + i));
+#endif
+}
+
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori

@@ -1,0 +1,155 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// The CPU target. MORI_CPU_WARP = 1 is the fast one: lane loops become plain loops. 32 and 64 are
+// lane-accurate: the runtime runs every lane as a fiber and they meet at shuffle, ballot and sync.
+#pragma once
+#include <string.h>
+#include <time.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include "src/core/device/cpu_abi.hpp"
+
+#ifndef MORI_CPU_WARP
+#define MORI_CPU_WARP 1
+#endif
+#define MORI_CAT2_(a, b) a##b
+#define MORI_CAT_(a, b) MORI_CAT2_(a, b)
+#define MORI_TARGET_NAMESPACE MORI_CAT_(cpu_w, MORI_CPU_WARP)
+#define MORI_UNROLL _Pragma("GCC unroll 8")
+#define MORI_DEVICE inline __attribute__((always_inline))
+#define MORI_DEVICE_NOINLINE inline __attribute__((noinline))
+#define MORI_KERNEL(name, Args, max_threads)                                                           \
+  static void name(const ::mori::Args& args);                                                          \
+  namespace {                                                                                          \
+  const ::mori::MORI_TARGET_NAMESPACE::Registrar name##_registrar{                                     \
+      #name, +[](const void* a) { name(*static_cast<const ::mori::Args*>(a)); }, sizeof(::mori::Args), \
+      max_threads};                                                                                    \
+  }                                                                                                    \
+  static void name(const ::mori::Args& args)
+
+namespace mori {
+inline namespace MORI_TARGET_NAMESPACE {
+
+inline constexpr uint32_t kWarpSize = MORI_CPU_WARP;
+using mask_t = uint64_t;
+
+extern __attribute__((visibility("hidden"), tls_model("initial-exec"))) __thread MoriCpuLane* current_lane;
+extern __attribute__((visibility("hidden"))) const MoriCpuEntry* entry_list;
+struct Registrar {
+  MoriCpuEntry entry;
+  Registrar(const char* name, void (*run)(const void*), uint64_t args_bytes, uint32_t max_threads)
+      : entry{name, run, args_bytes, max_threads, entry_list} {
+    entry_list = &entry;
+  }
+};
+
+struct alignas(16) vec16 {
+  uint32_t x, y, z, w;
+};
+
+MORI_DEVICE uint32_t warp_id() { return current_lane->warp; }
+MORI_DEVICE uint32_t warps_per_block() { return current_lane->warps; }
+MORI_DEVICE uint32_t block_id() { return current_lane->block; }
+MORI_DEVICE uint32_t grid_blocks() { return current_lane->blocks; }
+MORI_DEVICE void sync_block() {
+  if (kWarpSize * current_lane->warps > 1) current_lane->ops->block_sync(current_lane);
+}
+
+#if MORI_CPU_WARP == 1
+MORI_DEVICE uint32_t lane_id() { return 0; }
+MORI_DEVICE void sync_warp() {}
+template <class T>
+MORI_DEVICE T shuffle(T value, uint32_t) {
+  return value;
+}
+MORI_DEVICE mask_t ballot(bool predicate) { return predicate; }
+#else
+MORI_DEVICE uint32_t lane_id() { return current_lane->lane; }
+MORI_DEVICE void sync_warp() { current_lane->ops->warp_exchange(current_lane, kMoriCpuSyncWarp, 0); }
+template <class T>
+MORI_DEVICE T shuffle(T value, uint32_t source) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  bits = current_lane->ops->warp_exchange(current_lane, kMoriCpuShuffle + sizeof value,
+                                          bits)[source & (kWarpSize - 1)];
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+MORI_DEVICE mask_t ballot(bool predicate) {
+  const uint64_t* all = current_lane->ops->warp_exchange(current_lane, kMoriCpuBallot, predicate);
+  mask_t mask = 0;
+  for (uint32_t i = 0; i < kWarpSize; ++i) mask |= all[i] << i;
+  return mask;
+}
+#endif
+MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__builtin_ctzll(mask)); }
+MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__builtin_popcountll(mask)); }
+
+MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__builtin_popcountll(bits)); }
+MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__builtin_ctzll(bits)); }
+
+/// A product that is never fused into a following addition, so that all targets round alike.
+MORI_DEVICE float multiply(float a, float b) { return a * b; }
+MORI_DEVICE uint32_t bits_of(float value) { return __builtin_bit_cast(uint32_t, value); }
+MORI_DEVICE float float_of(uint32_t bits) { return __builtin_bit_cast(float, bits); }
+
+template <class T>
+MORI_DEVICE T* shared_memory() {
+  return reinterpret_cast<T*>(current_lane->shared);
+}
+template <class T>
+MORI_DEVICE T* global(uint64_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+template <Order O>
+inline constexpr int kOrder = O == Order::relaxed   ? __ATOMIC_RELAXED
+                              : O == Order::acquire ? __ATOMIC_ACQUIRE
+                              : O == Order::release ? __ATOMIC_RELEASE
+                                                    : __ATOMIC_ACQ_REL;
+// Scopes do not exist on a CPU: every ordered access is system-wide.
+template <Order O, Scope S, class T>
+MORI_DEVICE T atomic_load(const T* p) {
+  return __atomic_load_n(p, kOrder<O>);
+}
+template <Order O, Scope S, class T>
+MORI_DEVICE void atomic_store(T* p, T value) {
+  __atomic_store_n(p, value, kOrder<O>);
+}
+template <Order O, Scope S, class T>
+MORI_DEVICE T atomic_fetch_add(T* p, T value) {
+  return __atomic_fetch_add(p, value, kOrder<O>);
+}
+template <Scope S, class T>
+MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
+  return __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/// Nanoseconds since an arbitrary start.
+MORI_DEVICE_NOINLINE uint64_t clock_ticks() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return uint64_t(t.tv_sec) * 1'000'000'000u + uint64_t(t.tv_nsec);
+}
+MORI_DEVICE void pause(uint32_t iteration) {
+#if defined(__x86_64__)
+  if (iteration < 32) return _mm_pause();
+#else
+  if (iteration < 32) return;
+#endif
+  current_lane->ops->yield(current_lane);
+}
+
+MORI_DEVICE vec16 load_streaming(const vec16* p) { return *p; }
+MORI_DEVICE void store_streaming(vec16* p, vec16 value) { *p = value; }
+
+// One lane is the whole warp: the C library's copy is the wide copy.
+#if MORI_CPU_WARP == 1
+#define MORI_WARP_COPY_IS_MEMCPY 1
+#endif
+
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori

@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// The NVIDIA target (nvcc, sm_80 and later). Atomics are inline PTX: the __nv_atomic_* builtins want
+// literal orders, so they cannot sit in a template, and libcu++ costs compile time.
+#pragma once
+
+#define MORI_TARGET_NAMESPACE cuda_w32
+#define MORI_UNROLL _Pragma("unroll")
+#define MORI_DEVICE __device__ __forceinline__
+#define MORI_DEVICE_NOINLINE __device__ __noinline__
+// The second bound keeps ptxas from squeezing a 512-thread kernel into 64 registers and spilling.
+#define MORI_KERNEL(name, Args, max_threads) \
+  extern "C" __global__ void __launch_bounds__(max_threads, 1) name(const __grid_constant__ ::mori::Args args)
+
+namespace mori {
+inline namespace MORI_TARGET_NAMESPACE {
+
+constexpr uint32_t kWarpSize = 32;
+using mask_t = uint32_t;
+constexpr mask_t kAllLanes = 0xffffffffu;
+
+struct alignas(16) vec16 {
+  uint32_t x, y, z, w;
+};
+
+MORI_DEVICE uint32_t lane_id() { return threadIdx.x & 31u; }
+MORI_DEVICE uint32_t warp_id() { return threadIdx.x >> 5; }
+MORI_DEVICE uint32_t warps_per_block() { return blockDim.x >> 5; }
+MORI_DEVICE uint32_t block_id() { return blockIdx.x; }
+MORI_DEVICE uint32_t grid_blocks() { return gridDim.x; }
+MORI_DEVICE void sync_warp() { __syncwarp(); }
+MORI_DEVICE void sync_block() { __syncthreads(); }
+template <class T>
+MORI_DEVICE T shuffle(T value, uint32_t source) {
+  return __shfl_sync(kAllLanes, value, int(source));
+}
+MORI_DEVICE mask_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__ffs(int(mask)) - 1); }
+MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__popc(mask)); }
+
+MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__popcll((long long)bits)); }
+MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__ffsll((long long)bits) - 1); }
+
+/// A product that is never fused into a following addition, so that all targets round alike.
+MORI_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+MORI_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
+MORI_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
+
+extern __shared__ __align__(16) unsigned char mori_shared_memory_[];
+template <class T>
+MORI_DEVICE T* shared_memory() {
+  return reinterpret_cast<T*>(mori_shared_memory_);
+}
+/// An address out of an argument block is global memory: LDG/STG instead of generic LD/ST.
+template <class T>
+MORI_DEVICE T* global(uint64_t address) {
+  return static_cast<T*>(const_cast<void*>(static_cast<const void*>(__cvta_global_to_generic(address))));
+}
+
+// The order and scope are part of the PTX text, so each combination is its own string.
+#define MORI_PTX_LOAD_(order, scope)                                                      \
+  do {                                                                                    \
+    if constexpr (sizeof(T) == 8) {                                                       \
+      uint64_t r;                                                                         \
+      asm volatile("ld." order "." scope ".b64 %0, [%1];" : "=l"(r) : "l"(p) : "memory"); \
+      return T(r);                                                                        \
+    } else {                                                                              \
+      uint32_t r;                                                                         \
+      asm volatile("ld." order "." scope ".b32 %0, [%1];" : "=r"(r) : "l"(p) : "memory"); \
+      return T(r);                                                                        \
+    }                                                                                     \
+  } while (0)
+#define MORI_PTX_STORE_(order, scope)                                                                 \
+  do {                                                                                                \
+    if constexpr (sizeof(T) == 8)                                                                     \
+      asm volatile("st." order "." scope ".b64 [%0], %1;" ::"l"(p), "l"(uint64_t(value)) : "memory"); \
+    else                                                                                              \
+      asm volatile("st." order "." scope ".b32 [%0], %1;" ::"l"(p), "r"(uint32_t(value)) : "memory"); \
+  } while (0)
+#define MORI_PTX_ADD_(order, scope)                                 \
+  do {                                                              \
+    if constexpr (sizeof(T) == 8) {                                 \
+      uint64_t r;                                                   \
+      asm volatile("atom.add." order "." scope ".u64 %0, [%1], %2;" \
+                   : "=l"(r)                                        \
+                   : "l"(p), "l"(uint64_t(value))                   \
+                   : "memory");                                     \
+      return T(r);                                                  \
+    } else {                                                        \
+      uint32_t r;                                                   \
+      asm volatile("atom.add." order "." scope ".u32 %0, [%1], %2;" \
+                   : "=r"(r)                                        \
+                   : "l"(p), "r"(uint32_t(value))                   \
+                   : "memory");                                     \
+      return T(r);                                                  \
+    }                                                               \
+  } while (0)
+#define MORI_PTX_SCOPED_(instruction, order) \
+  if constexpr (S == Scope::system)          \
+    instruction(order, "sys");               \
+  else if constexpr (S == Scope::device)     \
+    instruction(order, "gpu");               \
+  else                                       \
+    instruction(order, "cta")
+
+template <Order O, Scope S, class T>
+MORI_DEVICE T atomic_load(const T* p) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  static_assert(O == Order::relaxed || O == Order::acquire);
+  if constexpr (O == Order::relaxed) {
+    MORI_PTX_SCOPED_(MORI_PTX_LOAD_, "relaxed");
+  } else {
+    MORI_PTX_SCOPED_(MORI_PTX_LOAD_, "acquire");
+  }
+}
+template <Order O, Scope S, class T>
+MORI_DEVICE void atomic_store(T* p, T value) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  static_assert(O == Order::relaxed || O == Order::release);
+  if constexpr (O == Order::relaxed) {
+    MORI_PTX_SCOPED_(MORI_PTX_STORE_, "relaxed");
+  } else {
+    MORI_PTX_SCOPED_(MORI_PTX_STORE_, "release");
+  }
+}
+template <Order O, Scope S, class T>
+MORI_DEVICE T atomic_fetch_add(T* p, T value) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  if constexpr (O == Order::relaxed) {
+    MORI_PTX_SCOPED_(MORI_PTX_ADD_, "relaxed");
+  } else if constexpr (O == Order::acquire) {
+    MORI_PTX_SCOPED_(MORI_PTX_ADD_, "acquire");
+  } else if constexpr (O == Order::release) {
+    MORI_PTX_SCOPED_(MORI_PTX_ADD_, "release");
+  } else {
+    MORI_PTX_SCOPED_(MORI_PTX_ADD_, "acq_rel");
+  }
+}
+template <Scope S, class T>
+MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
+  static_assert(sizeof(T) == 8 && S == Scope::system, "the one form the library needs");
+  uint64_t r;
+  asm volatile("atom.cas.acq_rel.sys.b64 %0, [%1], %2, %3;"
+               : "=l"(r)
+               : "l"(p), "l"(uint64_t(expected)), "l"(uint64_t(desired))
+               : "memory");
+  const bool swapped = r == uint64_t(expected);
+  expected = T(r);
+  return swapped;
+}
+
+/// Nanoseconds of the GPU's global timer.
+MORI_DEVICE uint64_t clock_ticks() {
+  uint64_t t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+MORI_DEVICE void pause(uint32_t iteration) {
+  if (iteration > 32) __nanosleep(32);
+}
+
+MORI_DEVICE vec16 load_streaming(const vec16* p) {
+  vec16 v;
+  asm volatile("ld.global.L1::no_allocate.v4.b32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(__cvta_generic_to_global(p))
+               : "memory");
+  return v;
+}
+MORI_DEVICE void store_streaming(vec16* p, vec16 v) {
+  asm volatile("st.global.cs.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x),
+               "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+#define MORI_HAS_NATIVE_E4M3FN 1
+MORI_DEVICE uint8_t e4m3fn_native(float value) {
+  uint16_t r;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(0.0f), "f"(value));
+  return uint8_t(r);
+}
+#endif
+
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori
