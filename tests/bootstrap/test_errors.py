@@ -7,6 +7,7 @@ import copy
 import pickle
 
 import pytest
+
 from mori import errors
 
 EXAMPLES = [
@@ -28,12 +29,13 @@ FIELDS = ("what", "peer", "expected", "seen", "missing")
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: f"{type(e).__name__}-{e}"[:40])
 def test_fields_survive(error: errors.MoriError, again: object) -> None:
     other = again(error)  # type: ignore[operator]
-    assert type(other) is type(error) and str(other) == str(error)
+    assert type(other) is type(error)
+    assert str(other) == str(error)
     assert [getattr(other, f, None) for f in FIELDS] == [getattr(error, f, None) for f in FIELDS]
 
 
 @pytest.mark.parametrize(
-    "kind, also",
+    ("kind", "also"),
     [
         (errors.ConfigError, ValueError),
         (errors.TimeoutError, builtins.TimeoutError),
@@ -45,7 +47,8 @@ def test_fields_survive(error: errors.MoriError, again: object) -> None:
     ids=lambda k: k.__name__,
 )
 def test_family(kind: type, also: type) -> None:
-    assert issubclass(kind, also) and issubclass(kind, errors.MoriError)
+    assert issubclass(kind, also)
+    assert issubclass(kind, errors.MoriError)
 
 
 def test_words_are_made_of_the_fields() -> None:

@@ -44,7 +44,8 @@ def group_work(rank, world_size, uid, path, members):
         dist.barrier()
         return None
     first, second = ranks_seen(group=group), ranks_seen(group=group)  # contexts of one group do not collide
-    assert first == second and first[1][first[0]] == os.getpid()
+    assert first == second
+    assert first[1][first[0]] == os.getpid()
     assert first[0] == (members.index(rank) if members else rank)
     dist.barrier()
     dist.destroy_process_group()
@@ -131,7 +132,8 @@ def run_script(tmp_path, command, world_size, before="", given="", env=()):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     seen = [json.loads((out / str(rank)).read_text()) for rank in range(world_size)]
-    assert all(s == seen[0] for s in seen) and len(set(seen[0][0])) == world_size
+    assert all(s == seen[0] for s in seen)
+    assert len(set(seen[0][0])) == world_size
 
 
 def test_torchrun(tmp_path):

@@ -53,7 +53,8 @@ def test_any_cutting_gives_the_same_frames(sent, cuts):
         at, turn = at + length, turn + 1
     raw.close()
     link.pump(to_the_end=True)
-    assert link.state is State.LOST and all_frames(link) == sent
+    assert link.state is State.LOST
+    assert all_frames(link) == sent
     link.close()
 
 
@@ -64,7 +65,8 @@ def test_strangers_end_the_link(noise):
     link = Link(far)
     raw.send(noise)
     link.pump()
-    assert link.state is State.LOST and "protocol" in link.reason
+    assert link.state is State.LOST
+    assert "protocol" in link.reason
     raw.close()
     link.close()
 
@@ -136,7 +138,9 @@ def test_everyone_sees_the_same_first_proposal(value_bytes):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(seen) == 400 and len(set(seen)) == 50
-    assert ledger.decision(4, 0) is None and ledger.decision(3, 50) is None
+    assert len(seen) == 400
+    assert len(set(seen)) == 50
+    assert ledger.decision(4, 0) is None
+    assert ledger.decision(3, 50) is None
     for copy in (ledger, *copies):
         copy.close()

@@ -9,7 +9,6 @@ import threading
 import pytest
 from boot_helpers import MODES, WORLDS, join, memfd, open_fds, refusal
 from mori.errors import ConfigError, MoriError, PeerLost, TimeoutError
-from mori.mesh import check_same
 from mori.testing import run_ranks
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,7 +41,7 @@ def test_exchange(world_size, mode):
 
 
 @pytest.mark.parametrize(
-    "size, fds",
+    ("size", "fds"),
     [
         pytest.param(0, 0, id="empty"),
         pytest.param(0, 3, id="only-fds"),
@@ -96,9 +95,10 @@ def tags_work(rank, world_size, uid, odd):
 @pytest.mark.parametrize("mode", MODES)
 def test_different_calls_are_named(mode):
     for rank, (kind, text) in enumerate(run_ranks(tags_work, 3, 1, mode=mode)):
-        assert (
-            kind is ConfigError and "'heap'" in text and "'barrier'" in text and f"rank {rank} is at" in text
-        )
+        assert kind is ConfigError
+        assert "'heap'" in text
+        assert "'barrier'" in text
+        assert f"rank {rank} is at" in text
 
 
 def late_work(rank, world_size, uid):
@@ -135,9 +135,11 @@ def closed_work(rank, world_size, uid):
 def test_a_farewell_is_no_crash_but_ends_calls(mode):
     first, second, own = run_ranks(closed_work, 3, mode=mode)
     for error, lost in (first, second):
-        assert isinstance(error, PeerLost) and lost == frozenset()
+        assert isinstance(error, PeerLost)
+        assert lost == frozenset()
     assert first[0].peer == 2 or "closed" in str(first[0])
-    assert isinstance(own, ConfigError) and "closed" in str(own)
+    assert isinstance(own, ConfigError)
+    assert "closed" in str(own)
 
 
 def finish_work(rank, world_size, uid):
@@ -187,10 +189,11 @@ def subset_mismatch_work(rank, world_size, uid):
 
 def test_different_subsets_are_refused():
     kinds = run_ranks(subset_mismatch_work, 3, mode="thread")
-    assert ConfigError in kinds and set(kinds) <= {
+    assert ConfigError in kinds
+    assert set(kinds) <= {
         ConfigError,
         PeerLost,
-    }  # who comes last finds the others gone
+    }
 
 
 @pytest.mark.parametrize(
@@ -207,39 +210,6 @@ def test_bad_subsets_are_refused(ranks):
             mesh.barrier()
 
     run_ranks(work, 2, mode="thread")
-
-
-SAME = {"num_experts": 256, "hidden": 7168, "tags": {"b", "a"}, "map": {"x": 1, "y": (2.5, None)}}
-
-
-def same_work(rank, world_size, uid, changes):
-    with join(rank, world_size, uid) as mesh:
-        error = refusal(lambda: check_same(mesh, "Dispatcher", {**SAME, **changes.get(rank, {})}))
-        mesh.barrier()
-        return None if error is None else (type(error), str(error))
-
-
-def test_equal_fields_pass():
-    assert run_ranks(same_work, 4, {0: {"tags": {"a", "b"}, "map": {"y": (2.5, None), "x": 1}}}) == [None] * 4
-
-
-def test_different_fields_are_named_with_their_ranks():
-    text = "num_experts differs between ranks: rank 0 has 256, rank 3 has 128"
-    for kind, said in run_ranks(same_work, 4, {3: {"num_experts": 128}}, mode="thread"):
-        assert kind is ConfigError and text in said and "hidden" not in said and "Dispatcher" in said
-
-
-def test_a_field_that_others_lack_is_named():
-    for _, said in run_ranks(same_work, 2, {0: {"bias": True}}, mode="thread"):
-        assert "bias differs between ranks: rank 0 has True, rank 1 has nothing" in said
-
-
-def test_values_without_a_text_are_refused():
-    def work(rank, world_size, uid):
-        with join(rank, world_size, uid) as mesh:
-            return refusal(lambda: check_same(mesh, "x", {"f": object()}))
-
-    assert isinstance(run_ranks(work, 1, mode="thread")[0], ConfigError)
 
 
 def test_bad_arguments_are_refused_and_nothing_is_sent():
@@ -285,7 +255,8 @@ def test_a_mesh_closed_by_another_thread_ends_its_calls():
         return refusal(lambda: mesh.barrier(timeout=20))
 
     error = run_ranks(work, 2, mode="thread", timeout=10)[0]
-    assert isinstance(error, ConfigError) and "closed" in str(error)
+    assert isinstance(error, ConfigError)
+    assert "closed" in str(error)
 
 
 def test_many_ranks():
