@@ -170,8 +170,8 @@ def main() -> None:
         recorder = Recorder(model)
         steps, loss = train(model, recorder, seen, options.minutes)
         what = (
-            f"transformers {transformers.__version__} DeepSeek-V3 architecture scaled down (hidden 192, "
-            "2 MoE layers) with its full router (sigmoid, 256 experts, 8 groups, best 4, top 8), random initial "
+            f"transformers {transformers.__version__} DeepSeek-V3 architecture scaled down (hidden 192, 2 "
+            "MoE layers), its full router (sigmoid, 256 experts, 8 groups, best 4, top 8), random initial "
             f"weights, trained {steps} steps of {BATCH * SEQUENCE} tokens here (loss "
             f"{loss:.2f}); not a production model"
         )

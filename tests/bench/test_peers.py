@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The peers on real processes: they exchange the run's own rows, are verified, and are skipped with a reason."""
+"""Peers in real processes: they exchange the run's own rows, are verified, and say why they are skipped."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def mpi_peer(settings: EpSettings, timeout_s: float) -> tuple[list[dict[str, Spa
         question, answer = Path(folder, "settings.json"), Path(folder, "spans.json")
         question.write_bytes(msgspec.json.encode(settings))
         command = [mpirun, *flags, "-n", str(settings.ranks), sys.executable, "-m", "mori.bench.mpi_main"]
-        code, text = _run(command + [str(question), str(answer)], timeout_s)
+        code, text = _run([*command, str(question), str(answer)], timeout_s)
         if code is None:
             return [], f"mpi gave no result within {timeout_s:g} s"
         lines = text.strip().splitlines() or ["no message"]
@@ -143,7 +143,7 @@ def mpi_peer(settings: EpSettings, timeout_s: float) -> tuple[list[dict[str, Spa
 
 
 def _run(command: list[str], timeout_s: float) -> tuple[int | None, str]:
-    """Exit code and output; no code if it had to be stopped, politely first, so that mpirun ends its ranks."""
+    """Exit code and output; no code if it had to be stopped, politely, so that mpirun ends its ranks."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:

@@ -107,7 +107,8 @@ class EpSettings:
         if self.payload_bytes % 16:
             raise ConfigError(
                 f"hidden={self.hidden} makes {self.dtype} rows of {self.hidden * self.format.bits / 8:g} "
-                f"bytes; rows must be a multiple of 16 bytes, so hidden a multiple of {128 // self.format.bits}"
+                "bytes; rows must be a multiple of 16 bytes, so hidden a multiple of "
+                f"{128 // self.format.bits}"
             )
         if self.graph and self.device != "cuda":
             raise ConfigError("graph needs device=cuda; a CPU has no graphs")
