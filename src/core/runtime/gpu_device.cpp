@@ -327,8 +327,7 @@ Shareable GpuDevice::import_shareable(int fd, std::string_view ipc, size_t bytes
   const Current current = activate();
   memory.fd = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (memory.fd < 0) throw TransportError("fd=" + std::to_string(fd) + " is not an open file descriptor");
-  void* argument = driver_.import_by_pointer ? static_cast<void*>(&memory.fd)
-                                             : reinterpret_cast<void*>(static_cast<intptr_t>(memory.fd));
+  void* argument = reinterpret_cast<void*>(static_cast<intptr_t>(memory.fd));
   if (const Status status = driver_.mapped_import(&memory.native, argument, kFileDescriptor)) {
     ::close(memory.fd);
     fail(driver_, status, "importing a peer's memory");
