@@ -9,6 +9,8 @@
 # Device compilers run as custom commands: CMake's CUDA and HIP languages would make a broken toolchain an
 # error of the whole build, and want host linking that we do not need.
 file(GLOB_RECURSE kernel_sources CONFIGURE_DEPENDS RELATIVE "${CMAKE_SOURCE_DIR}" src/*.kernel.cpp)
+set(units ${kernel_sources})
+list(TRANSFORM units REPLACE "^.*/([^/]+)\\.kernel\\.cpp$" "\\1")
 set(kernel_dir "${CMAKE_BINARY_DIR}/kernels")
 file(MAKE_DIRECTORY "${kernel_dir}")
 set(code_objects "")
@@ -36,7 +38,7 @@ foreach(warp IN ITEMS 1 32 64)
   set_target_properties(${target} PROPERTIES PREFIX "" SUFFIX ".so" LIBRARY_OUTPUT_DIRECTORY "${kernel_dir}")
   install(TARGETS ${target} DESTINATION mori/kernels)
 endforeach()
-list(APPEND manifest_options --cpu "1,32,64" "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
+list(APPEND manifest_options --target cpu "w1,w32,w64" "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
 
 # mori_code_object(unit arch output source command...): one custom command, its report and dependencies.
 function(mori_code_object label output source)
@@ -113,9 +115,7 @@ else()
     endforeach()
     list(GET archs -1 last)
     list(APPEND gencode -gencode "arch=compute_${last},code=compute_${last}")
-    foreach(source IN LISTS kernel_sources)
-      cmake_path(GET source FILENAME unit)
-      string(REPLACE ".kernel.cpp" "" unit "${unit}")
+    foreach(source unit IN ZIP_LISTS kernel_sources units)
       set(output "${kernel_dir}/${unit}.fatbin")
       mori_code_object("CUDA ${unit}" "${output}" "${source}" "${MORI_NVCC}" ${cuda_flags} -fatbin ${gencode} -Xptxas -v
                        -MD -MF "${output}.d" -MT "${output}")
@@ -124,7 +124,7 @@ else()
     string(REGEX MATCH "V([0-9.]+)" version "${version}")
     list(TRANSFORM archs PREPEND "sm_" OUTPUT_VARIABLE names)
     list(JOIN names "," names)
-    list(APPEND manifest_options --gpu cuda "${names},compute_${last}" "nvcc ${CMAKE_MATCH_1}")
+    list(APPEND manifest_options --target cuda "${names},compute_${last}" "nvcc ${CMAKE_MATCH_1}")
     message(STATUS "mori: CUDA ${names},compute_${last} with ${MORI_NVCC}")
   else()
     mori_missing(CUDA "${MORI_CUDA}" "${reason}" "${remedy}")
@@ -153,9 +153,7 @@ else()
     endforeach()
   endif()
   if(archs)
-    foreach(source IN LISTS kernel_sources)
-      cmake_path(GET source FILENAME unit)
-      string(REPLACE ".kernel.cpp" "" unit "${unit}")
+    foreach(source unit IN ZIP_LISTS kernel_sources units)
       foreach(arch IN LISTS archs)
         set(output "${kernel_dir}/${unit}.${arch}.hsaco")
         # clang ignores -MD here: without the front end's own option ninja would rebuild every time
@@ -167,7 +165,7 @@ else()
     execute_process(COMMAND "${MORI_HIP_CLANG}" --version OUTPUT_VARIABLE version)
     string(REGEX MATCH "version ([0-9.]+)" version "${version}")
     list(JOIN archs "," names)
-    list(APPEND manifest_options --gpu hip "${names}" "clang ${CMAKE_MATCH_1}")
+    list(APPEND manifest_options --target hip "${names}" "clang ${CMAKE_MATCH_1}")
     message(STATUS "mori: HIP ${names} with ${MORI_HIP_CLANG}")
   else()
     mori_missing(HIP "${MORI_HIP}" "${reason}" "${remedy}")
@@ -176,10 +174,11 @@ endif()
 
 # ---- manifest ----------------------------------------------------------------------------------------
 set(manifest "${kernel_dir}/manifest.json")
+list(JOIN units "," unit_names)
 add_custom_command(
   OUTPUT "${manifest}"
   COMMAND "${Python_EXECUTABLE}" "${CMAKE_SOURCE_DIR}/tools/kernel_resources.py" manifest "${manifest}"
-          --version "${PROJECT_VERSION}" --source "${CMAKE_SOURCE_DIR}" ${manifest_options}
+          --version "${PROJECT_VERSION}" --source "${CMAKE_SOURCE_DIR}" --units "${unit_names}" ${manifest_options}
   DEPENDS ${code_objects} tools/kernel_resources.py
   COMMENT "manifest.json"
   VERBATIM)

@@ -15,6 +15,8 @@ namespace py = pybind11;
 MORI_COMPONENT void bind_runtime(py::module_& module);
 MORI_COMPONENT void bind_memory(py::module_& module);
 MORI_COMPONENT void bind_topology(py::module_& module);
+MORI_COMPONENT void bind_context(py::module_& module);
+MORI_COMPONENT void bind_shmem(py::module_& module);
 MORI_COMPONENT void bind_ep(py::module_& module);
 
 namespace {
@@ -46,6 +48,6 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "C++ core of MoRI. Private: use the classes of mori.* instead.";
   module.attr("__version__") = mori::kVersion;
   py::register_local_exception_translator(translate);
-  for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_ep})
+  for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_shmem, bind_ep})
     if (bind) bind(module);
 }

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mori._core import __version__ as __version__
     from mori import ep as ep
+    from mori._core import __version__ as __version__
     from mori.bootstrap import unique_id as unique_id
     from mori.context import Context as Context
     from mori.context import init as init
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mori.errors import TransportError as TransportError
 
 _ERRORS = ("CapacityError", "ConfigError", "MoriError", "PeerLost", "TimeoutError", "TransportError")
-_HOME = {name: "mori.errors" for name in _ERRORS} | {
+_HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
     "__version__": "mori._core",
     "Context": "mori.context",
     "init": "mori.context",

@@ -40,6 +40,10 @@ class Deadline:
         """Seconds left, never negative; infinity when it waits for ever."""
         return max(0.0, self._end - time.monotonic())
 
+    def as_timeout(self) -> float:
+        """The time left as a timeout for somebody else: positive, or 0 for ever."""
+        return 0.0 if self.forever else max(self.remaining(), 0.001)
+
     def expired(self) -> bool:
         return time.monotonic() >= self._end
 
@@ -51,10 +55,11 @@ class Deadline:
 def call_within(
     deadline: Deadline, call: Callable[[], T], late: Callable[[], Exception], grace_s: float = 0.0
 ) -> T:
-    """Runs `call` in a daemon thread and gives its result or exception; raises `late()` if it outlasts the deadline.
+    """Runs `call` in a daemon thread and gives its result or exception; raises `late()` if it outlasts the
+    deadline.
 
-    For calls into libraries whose own waits cannot be bounded, such as a store whose server is stopped. The thread
-    of a call given up stays blocked, and ends with the process.
+    For calls into libraries whose own waits cannot be bounded, such as a store whose server is stopped. The
+    thread of a call given up stays blocked, and ends with the process.
     """
     if deadline.forever:
         return call()

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """Agreement between processes of one host that may die or be stopped at any instruction.
 
-The ledger is an anonymous file that every rank has open for appending. To decide something, each rank appends what it
-proposes, in one write, and then everyone reads the first proposal for that decision: the kernel orders appends, so
-there is exactly one first, and nobody ever waits for anybody. A file in memory leaves nothing behind.
+The ledger is an anonymous file that every rank has open for appending. To decide something, each rank appends
+what it proposes, in one write, and then everyone reads the first proposal for that decision: the kernel
+orders appends, so there is exactly one first, and nobody ever waits for anybody. A file in memory leaves
+nothing behind.
 """
 
 from __future__ import annotations

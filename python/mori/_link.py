@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: MIT
 """One Unix socket to one peer: frames of bytes and file descriptors, without ever blocking.
 
-A frame is a fixed header, a tag and a payload; its descriptors ride on its first bytes. The owner polls `sock`, calls
-`flush()` when it can be written and `pump()` when it can be read, and takes frames out with `take()`. A farewell
-frame before the end of the stream tells a peer that closed from one that crashed.
+A frame is a fixed header, a tag and a payload; its descriptors ride on its first bytes. The owner polls
+`sock`, calls `flush()` when it can be written and `pump()` when it can be read, and takes frames out with
+`take()`. A farewell frame before the end of the stream tells a peer that closed from one that crashed.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
-import dataclasses
 import enum
 import errno
 import os
@@ -19,6 +18,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from .errors import ConfigError
 
@@ -45,8 +45,7 @@ class State(enum.Enum):
     LOST = "lost"  # ended without one
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """`depth` and `branch` say which mesh it belongs to (subsets share sockets), `sequence` which call."""
 
     kind: Kind
@@ -59,7 +58,7 @@ class Frame:
 
 
 class OwnedFds:
-    """Duplicates of descriptors, closed when the last user drops them: the caller may close its own at any time."""
+    """Duplicates, closed when the last user drops them: the caller may close its own at any time."""
 
     def __init__(self, fds: Iterable[int]) -> None:
         self.fds: list[int] = []
@@ -154,15 +153,15 @@ class Link:
                     self.crowded = True
                     return
                 self._outbox.clear()
-                self.pump()  # what it said before it went
+                self.pump(to_the_end=True)  # what it said before it went
                 self._end(str(error))
                 return
             self._outbox.popleft()
             if sent < len(data):
                 self._outbox.appendleft((data[sent:], (), owned))
 
-    def pump(self) -> None:
-        """Takes in everything that has arrived."""
+    def pump(self, *, to_the_end: bool = False) -> None:
+        """Takes in what has arrived; with `to_the_end` surely all of it, and the end of the stream too."""
         while self.is_open:
             try:
                 data, ancillary, flags, _ = self.sock.recvmsg(
@@ -184,6 +183,8 @@ class Link:
                 return
             self._bytes += data
             self._parse()
+            if len(data) < _READ_BYTES and not to_the_end:
+                return  # there is hardly more, and poll() would tell
 
     def take(self, wanted: Callable[[Frame], bool]) -> Frame | None:
         """Removes and gives the first frame that fits."""
@@ -203,7 +204,7 @@ class Link:
             close_fds(frame.fds)
 
     def give_up(self) -> None:
-        """Ends the connection from our side. The descriptor stays until close(): a watching thread may hold it."""
+        """Ends the connection from our side. The socket stays until close(): the watcher may hold it."""
         if self.is_open:
             self._end("given up")
             with contextlib.suppress(OSError):

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Connects the ranks of one host, each with each, by Unix sockets whose addresses travel over a rendezvous.
 
-The sockets lie in Linux's abstract namespace under a random name: there is no file, so nothing outlives a crash. Who
-connects must run as the same user (SO_PEERCRED) and know the secret that only the rendezvous carried.
+The sockets lie in Linux's abstract namespace under a random name: there is no file, so nothing outlives a
+crash. Who connects must run as the same user (SO_PEERCRED) and know the secret that only the rendezvous
+carried.
 """
 
 from __future__ import annotations
@@ -38,8 +39,7 @@ def meet(rendezvous: Rendezvous, deadline: Deadline) -> list[Link | None]:
         listener.bind(_path(name))
         listener.listen(size + 16)
         mine = (host_mark(), os.stat("/proc/self/ns/net").st_ino, os.geteuid(), name, secret)
-        timeout = 0 if deadline.forever else max(deadline.remaining(), 0.001)
-        answers = rendezvous.exchange(TAG, _ADDRESS.pack(*mine), timeout=timeout)
+        answers = rendezvous.exchange(TAG, _ADDRESS.pack(*mine), timeout=deadline.as_timeout())
         addresses = [_ADDRESS.unpack(answer) for answer in answers]
         _check_one_host(rank, addresses)
         try:
@@ -62,13 +62,13 @@ def _check_one_host(rank: int, addresses: list[tuple[bytes, int, int, bytes, byt
     for peer, (host, namespace, user, _, _) in enumerate(addresses):
         if host != addresses[rank][0]:
             raise ConfigError(
-                f"rank {peer} is on another host than rank {rank}; between hosts an RDMA transport is needed, and this "
-                "build reaches only ranks of one host"
+                f"rank {peer} is on another host than rank {rank}; between hosts an RDMA transport is "
+                "needed, and this build reaches only ranks of one host"
             )
         if namespace != addresses[rank][1]:
             raise ConfigError(
-                f"rank {peer} is on the same host as rank {rank}, but in another network namespace (a container?); "
-                "run them in one, e.g. with --network=host"
+                f"rank {peer} is on the same host as rank {rank}, but in another network namespace "
+                "(a container?); run them in one, e.g. with --network=host"
             )
         if user != addresses[rank][2]:
             raise ConfigError(
@@ -113,8 +113,9 @@ def _answer(
             if deadline.expired():
                 raise _late(sorted(missing))
             poll = select.poll()
-            for waiting in (listener, *strangers):
-                poll.register(waiting, select.POLLIN)
+            poll.register(listener, select.POLLIN)
+            for link in strangers:
+                poll.register(link, select.POLLIN)
             poll.poll(deadline.poll_ms())
             with contextlib.suppress(BlockingIOError):
                 while True:

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Polls for the end of each socket. It knows the links but not the mesh, so that a mesh may be dropped."""
+    """Polls for the end of each socket. It knows the links, not the mesh, so that a mesh may be dropped."""
 
     def __init__(self, links: Mapping[int, Link], io: AbstractContextManager[object]) -> None:
         self._links, self._io = dict(links), io
@@ -58,7 +58,7 @@ class Watcher:
                 else:
                     poll.unregister(fd)
                     with self._io:
-                        self._links[peers[fd]].pump()
+                        self._links[peers[fd]].pump(to_the_end=True)
             self._report()
         os.close(self._wake)
 

@@ -5,8 +5,9 @@
     with rendezvous(group, timeout=30) as found:                 # or comm=, or uid=, rank=, world_size=
         everyone = found.exchange("where", my_address, timeout=30)
 
-MoRI runs no rendezvous server of its own. Underneath is always a key-value store of torch: the group's, torchrun's,
-or the one behind a `unique_id()`. It is used once, for the addresses of the mesh (`mesh.py`), and left clean.
+MoRI runs no rendezvous server of its own. Underneath is always a key-value store of torch: the group's,
+torchrun's, or the one behind a `unique_id()`. It is used once, for the addresses of the mesh (`mesh.py`), and
+left clean.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class StoreRendezvous(Rendezvous):
             raise ConfigError(text)
         if self._store.add(self._key(f"claim/{self.rank}"), 1) > 1:
             text = (
-                f"rank={self.rank} is taken: two callers say rank {self.rank} of {self.world_size}, or one id was used "
-                "for two contexts (make one unique_id() for each)"
+                f"rank={self.rank} is taken: two callers say rank {self.rank} of {self.world_size}, "
+                "or one id was used for two contexts (make one unique_id() for each)"
             )
             self._fail("config", text)
             raise ConfigError(text)
@@ -114,9 +115,8 @@ class StoreRendezvous(Rendezvous):
         values = [bytes(value).partition(b"\0") for value in self._store.multi_get(keys)]
         for rank, (theirs, _, _) in enumerate(values):
             if theirs != tag.encode():
-                raise ConfigError(
-                    f"ranks call different things: rank {self.rank} is at {tag!r}, rank {rank} at {theirs.decode()!r}"
-                )
+                where = f"rank {self.rank} is at {tag!r}, rank {rank} at {theirs.decode()!r}"
+                raise ConfigError(f"ranks call different things: {where}")
         return [value for _, _, value in values]
 
     def close(self) -> None:
@@ -197,11 +197,12 @@ def rendezvous(
     group: a torch.distributed process group, any subgroup included, gloo or nccl;
     comm:  an mpi4py communicator;
     uid, rank, world_size: 128 bytes of `unique_id()`, the same on all ranks, brought there by any channel;
-    nothing: torch.distributed's default group if there is one, else what torchrun's environment says, else a world
-    of one.
+    nothing: torch.distributed's default group if there is one, else what torchrun's environment says, else a
+    world of one.
 
-    Raises ConfigError for what cannot be right (also two callers saying the same rank, and ranks that disagree on
-    world_size), TimeoutError with `.missing` when ranks do not come, TransportError if the store fails.
+    Raises ConfigError for what cannot be right (also two callers saying the same rank, and ranks that
+    disagree on world_size), TimeoutError with `.missing` when ranks do not come, TransportError if the store
+    fails.
     """
     deadline = Deadline(timeout)
     given = [name for name, value in (("group", group), ("comm", comm), ("uid", uid)) if value is not None]
@@ -294,7 +295,7 @@ def _from_environment(deadline: Deadline) -> Rendezvous:
     found = kept(key)
     if found is None:
         try:
-            from torch.distributed import rendezvous as torch_rendezvous
+            from torch.distributed.rendezvous import rendezvous as torch_rendezvous
         except ImportError as error:
             raise ConfigError(f"RANK or WORLD_SIZE is set, but torch cannot be imported: {error}") from error
         try:
@@ -319,7 +320,7 @@ def _from_environment(deadline: Deadline) -> Rendezvous:
 
 
 def _counted(store: Any, prefix: str, rank: int, size: int, deadline: Deadline, where: str) -> Rendezvous:
-    """A place of its own for each context: the n-th call of one rank belongs to the n-th call of every other."""
+    """A place for each context: the n-th call of one rank belongs to the n-th call of every other."""
 
     def late() -> Exception:
         return TimeoutError(f"{where} does not answer", what="rendezvous")

@@ -164,7 +164,7 @@ def variables() -> tuple[Variable, ...]:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:
-    """Reads the environment (or `environ`). An unset or empty variable has its default; a bad one: ConfigError."""
+    """Reads the environment, or `environ`. Unset or empty means the default; a bad value is a ConfigError."""
     source = os.environ if environ is None else environ
     values = {}
     for f in dataclasses.fields(Config):

@@ -40,8 +40,8 @@ class TransportError(MoriError):
 class TimeoutError(TransportError, builtins.TimeoutError):
     """A wait reached its deadline.
 
-    `what` names the wait, `peer` the rank waited for (the first one, if several), `expected` and `seen` the values
-    of the signal where there is one, and `missing` all ranks that did not come.
+    `what` names the wait, `peer` the rank waited for (the first one, if several), `expected` and `seen` the
+    values of the signal where there is one, and `missing` all ranks that did not come.
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Runs a function as several ranks, in fresh processes or in threads, for tests: yours as well as ours.
 
-    def work(rank, world_size, uid, n):                        # at the top level of a module, so that it can be sent
+    def work(rank, world_size, uid, n):                        # at the top level of a module, so that it can
+    be sent
         with mori.init(uid=uid, rank=rank, world_size=world_size) as ctx:
             ...
             return n + rank
@@ -38,7 +39,7 @@ _Report = tuple[bool, Any, str]  # whether it went well, the result or exception
 
 
 class RankError(MoriError):
-    """Ranks failed. `tracebacks` maps each of them to its text; the first one's exception is the cause, if it could be sent."""
+    """Ranks failed. `tracebacks` has the text of each; the cause is the first one's exception."""
 
     def __init__(self, message: str, tracebacks: dict[int, str]) -> None:
         self.tracebacks = tracebacks
@@ -55,10 +56,11 @@ def run_ranks(
 ) -> list[Any]:
     """Calls `fn(rank, world_size, uid, *args)` as every rank, and gives the results by rank.
 
-    mode: "process" (forked from a clean server that has torch imported, so a rank starts in milliseconds), "spawn" (a
-    fresh interpreter each), "fork" (of this process), or "thread". Whatever is sent must be picklable but for the last
-    two. timeout: seconds for everything; 0 waits for ever. expendable: ranks that may be killed or stopped, for tests
-    of that; their result is None if they do not return one, and what is left of them is killed at the end.
+    mode: "process" (forked from a clean server that has torch imported, so a rank starts in milliseconds),
+    "spawn" (a fresh interpreter each), "fork" (of this process), or "thread". Whatever is sent must be
+    picklable but for the last two. timeout: seconds for everything; 0 waits for ever. expendable: ranks that
+    may be killed or stopped, for tests of that; their result is None if they do not return one, and what is
+    left of them is killed at the end.
 
     Raises RankError with the tracebacks of all ranks that failed, died, or did not end in time.
     """
@@ -77,7 +79,7 @@ def run_ranks(
             reports[rank][1] if rank in reports and reports[rank][0] else None for rank in range(world_size)
         ]
     # Ranks that failed by themselves explain more than those that then missed them.
-    rank, (_, cause, text) = next(iter(failed.items()))
+    cause = next(iter(failed.values()))[1]
     texts = {r: report[2] for r, report in failed.items()}
     parts = [f"rank {r} of {world_size} failed:\n{t}" for r, t in texts.items()]
     raise RankError("\n".join(parts), texts) from (cause if isinstance(cause, BaseException) else None)

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """The 128-byte unique id: where the ranks of one context meet, in a form that any channel can carry.
 
-It holds the address of a torch TCPStore in the process that made it, a random token (so that ids never collide) and a
-mark of the host. One store serves all ids made by a process for an address; it lives as long as the process.
+It holds the address of a torch TCPStore in the process that made it, a random token (so that ids never
+collide) and a mark of the host. One store serves all ids made by a process for an address; it lives as long
+as the process.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _LAYOUT = struct.Struct(
 )  # magic, length of the host, token, host mark, port; then host, zeros, CRC-32
 _HOST_BYTES = UID_BYTES - _LAYOUT.size - 4
 
-# What a process must keep alive for others: its stores. Keyed by process id too, as a forked child does not own its
-# parent's server thread.
+# What a process must keep alive for others: its stores. Keyed by process id too, as a forked child does not
+# own its parent's server thread.
 _kept: dict[tuple[Any, ...], Any] = {}
 _kept_lock = threading.Lock()
 
@@ -77,8 +78,8 @@ class UniqueId:
 def unique_id(host: str | None = None, port: int = 0) -> bytes:
     """Makes the id of one context: call it once, in any process, and bring the 128 bytes to all ranks.
 
-    host: address at which this process listens and the ranks reach it; default MORI_BOOTSTRAP_HOST, else 127.0.0.1.
-    port: 0 takes a free one. The process must live until all ranks have met. Needs torch.
+    host: address at which this process listens and the ranks reach it; default MORI_BOOTSTRAP_HOST, else
+    127.0.0.1. port: 0 takes a free one. The process must live until all ranks have met. Needs torch.
     """
     host = host or config.load().bootstrap_host or "127.0.0.1"
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 1 << 16:
@@ -145,8 +146,8 @@ def kept(key: tuple[Any, ...]) -> Any:
 def _why_unreachable(uid: UniqueId) -> str:
     if uid.host_mark != host_mark():
         return (
-            "; the id was made on another host: give unique_id(host=...), or MORI_BOOTSTRAP_HOST there, an address that "
-            "this host reaches"
+            "; the id was made on another host: give unique_id(host=...), or MORI_BOOTSTRAP_HOST there, "
+            "an address that this host reaches"
         )
     return "; has the process that made the id ended?"
 
@@ -157,7 +158,7 @@ def _serve(host: str, port: int) -> Any:
         # Our own listening socket, because torch's would listen on all interfaces.
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"unique_id() cannot listen on host={host!r}, port={port}: {error}") from error
     chosen = listener.getsockname()[1]
     forever = datetime.timedelta(days=365)
@@ -166,7 +167,7 @@ def _serve(host: str, port: int) -> Any:
 
 def _tcp_store_class() -> Any:
     try:
-        from torch.distributed import TCPStore
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
     except ImportError as error:
         raise ConfigError(
             f"a unique id needs torch.distributed, which cannot be imported: {error}"

@@ -42,6 +42,8 @@ MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__popc(mask)); }
 MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__popcll((long long)bits)); }
 MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__ffsll((long long)bits) - 1); }
 
+/// A product that is never fused into a following addition, so that all targets round alike.
+MORI_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
 MORI_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 

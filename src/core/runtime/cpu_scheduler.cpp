@@ -8,11 +8,6 @@
 // on the thread's own stack, because an exception must not cross a kernel's frames.
 #include "src/core/runtime/cpu_scheduler.hpp"
 
-#include <sched.h>
-#include <time.h>
-
-#include <cstdio>
-#include <cstring>
 #include <string>
 
 #include "src/core/errors.hpp"
@@ -20,22 +15,8 @@
 namespace mori::core {
 namespace {
 
-constexpr uint32_t kYieldsBeforeSleep = 400;
-constexpr uint64_t kBusyGap_ns = 20'000;  // a lane that worked this long between two waits was not stuck
-constexpr long kSleep_ns = 1'000;         // plus the kernel's timer slack, 50 us by default
-#if defined(__SANITIZE_ADDRESS__)
-constexpr size_t kSharedGuardBytes = 0;  // the sanitizer sees the end itself
-#else
-constexpr size_t kSharedGuardBytes = 64;  // behind a block's shared memory
-#endif
 constexpr size_t kIdleStacks = 1024, kIdleBlocks = 16;     // kept for the next launch
 constexpr uint32_t kBlockSync = 0x200, kReturned = 0x201;  // besides the kinds of warp_exchange
-
-uint64_t now_ns() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return uint64_t(t.tv_sec) * 1'000'000'000u + uint64_t(t.tv_nsec);
-}
 
 std::string kind_words(uint32_t kind) {
   switch (kind) {
@@ -57,46 +38,6 @@ std::string where(const MoriCpuLane& lane) {
 }
 
 }  // namespace
-
-bool CpuJob::take_block(uint32_t& block) {
-  if (!has_blocks()) return false;
-  block = started.fetch_add(1, std::memory_order_relaxed);
-  return block < blocks;
-}
-
-void CpuJob::abandon(std::exception_ptr why) {
-  std::lock_guard<std::mutex> guard(mutex_);
-  if (!failure_) failure_ = std::move(why);
-  abandoned.store(true, std::memory_order_relaxed);
-}
-
-void BackOff::give_way() {
-  if (now_ns() - last_ns_ > kBusyGap_ns) in_a_row_ = 0;
-  if (++in_a_row_ <= kYieldsBeforeSleep) {
-    sched_yield();
-  } else {
-    const timespec sleep{0, kSleep_ns};
-    nanosleep(&sleep, nullptr);
-  }
-  last_ns_ = now_ns();
-}
-
-void LaneScheduler::SharedMemory::poison(size_t wanted) {
-  if (wanted == 0) return;
-  if (data == nullptr || bytes != wanted) {  // exactly sized, so that AddressSanitizer sees its end
-    reset();
-    data = static_cast<unsigned char*>(::operator new(wanted + kSharedGuardBytes, std::align_val_t(64)));
-    bytes = wanted;
-  }
-  memset(data, kSharedPoison, wanted + kSharedGuardBytes);
-}
-
-bool LaneScheduler::SharedMemory::guard_intact() const {
-  for (size_t i = 0; data != nullptr && i < kSharedGuardBytes; ++i) {
-    if (data[bytes + i] != kSharedPoison) return false;
-  }
-  return true;
-}
 
 struct LaneScheduler::Lane {
   MoriCpuLane abi;  // first: MoriCpuOps hands back its address
@@ -128,7 +69,7 @@ struct LaneScheduler::Block {
   Lane* at_sync_lane = nullptr;
   Lane* returned_lane = nullptr;
   char sync[2];  // addresses for ThreadSanitizer, by generation
-  SharedMemory shared;
+  BlockMemory shared;
 };
 
 const MoriCpuOps LaneScheduler::kFiberOps{yield, warp_exchange, block_sync};
@@ -179,17 +120,15 @@ void LaneScheduler::run_direct(CpuJob& job) {
   Lane lane;
   lane.scheduler = this;
   for (uint32_t index; job.take_block(index);) {
-    direct_shared_.poison(job.shared_bytes);
-    lane.abi = {index,      job.blocks, 0, 1, 0, 0, job.shared_bytes != 0 ? direct_shared_.data : nullptr,
-                &kDirectOps};
+    lane.abi = {index, job.blocks, 0, 1, 0, 0, direct_shared_.prepare(job.shared_bytes), &kDirectOps};
     *slot_ = &lane.abi;
     job.run(job.args);
     check_guard(job, index, direct_shared_);
   }
 }
 
-void LaneScheduler::check_guard(CpuJob& job, uint32_t block, const SharedMemory& shared) {
-  if (job.shared_bytes == 0 || shared.guard_intact()) return;
+void LaneScheduler::check_guard(CpuJob& job, uint32_t block, const BlockMemory& shared) {
+  if (shared.guard_intact()) return;
   job.abandon(std::make_exception_ptr(Error("kernel " + std::string(job.name) + ": block " +
                                             std::to_string(block) + " wrote beyond its " +
                                             std::to_string(job.shared_bytes) + " bytes of shared memory")));
@@ -237,9 +176,8 @@ void LaneScheduler::start_block(uint32_t index) {
     block->lane_count = job.lanes();
     block->warp_count = job.warps;
   }
-  block->shared.poison(job.shared_bytes);
+  unsigned char* const shared = block->shared.prepare(job.shared_bytes);
   block->at_sync = block->returned = 0;
-  unsigned char* const shared = job.shared_bytes != 0 ? block->shared.data : nullptr;
   live_.push_back(std::move(block));
   Block& b = *live_.back();
   for (uint32_t w = 0; w < job.warps; ++w) b.warps[w].arrived = b.warps[w].at_block = b.warps[w].returned = 0;

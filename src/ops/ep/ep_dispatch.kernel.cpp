@@ -191,7 +191,7 @@ MORI_DEVICE void write_routing(const EpDispatchArgs& a, bool accepted) {
   if (block_lane() == 0) {
     int64_t total = 0;
     for (uint32_t s = 0; s < ranks; ++s) total += int64_t(matrix[s * width + me]);
-    global<int64_t>(a.routing.header)[0] = accepted ? a.tokens : 0;
+    global<int64_t>(a.routing.header)[0] = accepted ? int64_t(a.tokens) : -1;
     global<int64_t>(a.routing.header)[1] = accepted ? total : 0;
   }
 }
@@ -268,6 +268,8 @@ MORI_KERNEL(ep_dispatch, EpDispatchArgs, 512) {
   const DispatchBlock block(args.world.world_size);
   const uint64_t epoch = load_relaxed<Scope::device>(&local->dispatch_epoch) + 1;
 
+  // Until the routes are written the handle says so, whatever happens to this launch.
+  if (block_id() == 0 && block_lane() == 0) global<int64_t>(args.routing.header)[0] = -1;
   count(args, block);
   if (last_block<Scope::device>(&local->arrivals[0], block.flag)) announce(args, block, epoch);
   if (!wait_all(args.world, args.shared.counts_signal, epoch, Wait::dispatch_counts, block.flag)) return;

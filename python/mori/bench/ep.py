@@ -1,0 +1,304 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""What one rank of `mori bench ep` does: make its tokens, dispatch, run the "expert", combine, check, time, compare.
+
+    verify -> dispatch and combine, timed apart -> verify the last one -> both back to back -> copy limit -> peers
+
+The library is driven through its public interface only. `opener` makes the context and the dispatcher; tests give one
+of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import limit, peers, verify
+from .clock import EventClock, HostClock
+from .progress import Pulse
+from .settings import EpSettings, Format
+from .statistics import Spans
+from .workload import Workload, make, payload, scales
+
+__all__ = ["OPS", "RankResult", "open_mori", "run_rank"]
+
+OPS = ("dispatch", "combine", "round_trip")
+Opener = Callable[[int, int, Any, EpSettings, Any], tuple[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RankResult:
+    """What a rank brings home. Keys of `spans` are (implementation, operation); "copy" is the limit."""
+
+    spans: dict[tuple[str, str], Spans]
+    sms: int | None
+    device: str
+    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Extra:
+    """Things that the launcher knows and the settings don't say."""
+
+    devices: int = 0  # GPUs of this host
+    pulse: str = ""  # path for Pulse
+    store: str = ""  # file in which torch.distributed's peers meet; empty under torchrun, which has its own place
+    shared: dict[Any, Any] | None = None  # common to ranks that are threads
+
+
+def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device: Any) -> tuple[Any, Any]:
+    """A context and a dispatcher of MoRI. Without `uid` the ranks are torchrun's."""
+    import torch
+
+    import mori
+
+    identity = {} if uid is None else {"uid": uid, "rank": rank, "world_size": world_size}
+    form = settings.format
+    scale_bytes = form.scale_bytes(settings.hidden)
+    expert_map = make(settings).owner if settings.experts % world_size else None
+    ctx = mori.init(**identity, device=device, heap_bytes=_heap_bytes(settings))
+    moe = mori.ep.Dispatcher(
+        ctx,
+        hidden=settings.hidden,
+        num_experts=settings.experts,
+        topk=settings.topk,
+        max_tokens=settings.tokens,
+        dtype=getattr(torch, form.torch_dtype),
+        scale_bytes=scale_bytes,
+        expert_map=expert_map,
+    )
+    return ctx, moe
+
+
+def _heap_bytes(settings: EpSettings) -> int:
+    """Room for two results, one row per token and rank each, and for what comes back."""
+    row = max(settings.format.row_bytes(settings.hidden), settings.combine_format.row_bytes(settings.hidden))
+    return 4 * settings.ranks * settings.tokens * (row + 16 * settings.topk + 64) + (64 << 20)
+
+
+def run_rank(
+    rank: int, world_size: int, uid: Any, settings: EpSettings, extra: Extra, opener: Opener = open_mori
+) -> RankResult:
+    """Runs one rank from start to end. Raises verify.Mismatch where a result differs from the reference."""
+    import torch
+
+    torch.set_num_threads(1)  # the ranks are the parallelism; more threads would only take turns with them
+    pulse = Pulse(extra.pulse if rank == 0 else "")
+    device = torch.device("cpu")
+    if settings.device == "cuda":
+        device = torch.device("cuda", rank % extra.devices)
+        torch.cuda.set_device(device)
+        torch.cuda.set_stream(torch.cuda.Stream(device))
+    ctx, moe = opener(rank, world_size, uid, settings, device)
+    try:
+        with torch.inference_mode():
+            return _Rank(ctx, moe, settings, extra, device, pulse).run()
+    finally:
+        moe.close() if hasattr(moe, "close") else None
+        ctx.close()
+
+
+class _Rank:
+    def __init__(self, ctx: Any, moe: Any, settings: EpSettings, extra: Extra, device: Any, pulse: Pulse) -> None:
+        import torch
+
+        self.ctx, self.moe, self.settings, self.extra, self.device, self.pulse = ctx, moe, settings, extra, device, pulse
+        self.workload: Workload = make(settings)
+        form, seed = settings.format, settings.seed
+        self.tokens = payload(form, settings.hidden, settings.tokens, ctx.rank, seed)
+        scale_rows = scales(form, settings.hidden, settings.tokens, ctx.rank, seed)
+        self.x = torch.from_numpy(self.tokens).view(getattr(torch, form.torch_dtype)).to(device)
+        self.scales = torch.from_numpy(scale_rows.copy()).to(device) if scale_rows.size else None
+        self.ids = torch.from_numpy(self.workload.ids[ctx.rank]).to(device)
+        self.weights = torch.from_numpy(self.workload.weights[ctx.rank]).to(device)
+        self.rows: Any = None
+        self.dispatch: Callable[[], Any] = self._dispatch
+        self.combine: Callable[[Any], Any] = self._combine
+        self.clock: Any = HostClock(ctx.barrier) if device.type == "cpu" else EventClock(ctx.barrier)
+
+    def run(self) -> RankResult:
+        spans: dict[tuple[str, str], Spans] = {}
+        self.pulse.phase("verifying")
+        self._verified_pass()
+        if self.settings.graph:
+            self._capture()
+        spans.update(self._phases())
+        spans.update(self._round_trips())
+        spans.update(self._limits())
+        notes: list[str] = []
+        self.pulse.phase("peers", len(self.settings.peers))
+        for peer in self.settings.peers:
+            if peer == "mpi":
+                continue  # a run of its own, under mpirun
+            found, note = peers.torch_peer(peer, self.ctx, self.settings, self.workload, self.extra, self.device)
+            spans.update({(peer, op): value for op, value in found.items()})
+            notes += [note] if note else []
+            self.pulse.step()
+        return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
+
+    # -- the library
+
+    def _dispatch(self) -> Any:
+        if self.scales is None:
+            return self.moe.dispatch(self.x, self.ids, self.weights)
+        return self.moe.dispatch(self.x, self.ids, self.weights, scales=self.scales)
+
+    def _combine(self, recv: Any) -> Any:
+        return self.moe.combine(self.rows, recv.routing)
+
+    def _expert(self, recv: Any) -> None:
+        """Fills `rows` with what the expert makes of the received ones. Waits for the device only on the CPU."""
+        import torch
+
+        if self.rows is None:
+            dtype = getattr(torch, self.settings.combine_format.torch_dtype)
+            self.rows = torch.zeros((recv.x.shape[0], self.settings.hidden), dtype=dtype, device=self.device)
+        count = int(recv.total) if self.device.type == "cpu" else recv.x.shape[0]
+        verify.expert_torch(self.settings, recv.x[:count].view(torch.uint8), self.ctx.rank, self.rows[:count])
+
+    def _capture(self) -> None:
+        """Replaces dispatch and combine by replays of a graph of each."""
+        import torch
+
+        torch.cuda.synchronize()
+        first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream()
+        with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
+            recv = self._dispatch()
+        with torch.cuda.graph(second, stream=stream, capture_error_mode="thread_local"):
+            y = self._combine(recv)
+
+        def replay_dispatch() -> Any:
+            first.replay()
+            return recv
+
+        def replay_combine(_: Any) -> Any:
+            second.replay()
+            return y
+
+        self.dispatch, self.combine = replay_dispatch, replay_combine
+
+    # -- phases
+
+    def _verified_pass(self) -> None:
+        recv = self.dispatch()
+        self._check_dispatch(recv)
+        self._expert(recv)
+        self._check_combine(self.combine(recv))
+
+    def _phases(self) -> dict[tuple[str, str], Spans]:
+        settings = self.settings
+        self.pulse.phase("dispatch and combine", settings.warmup + settings.iters)
+        for iteration in range(-settings.warmup, settings.iters):
+            if iteration == 0:
+                self.clock.drop()
+            recv = self.clock.time("dispatch", self.dispatch)
+            self._expert(recv)
+            last = iteration == settings.iters - 1
+            if last:
+                self._check_dispatch(recv)
+                self.ctx.barrier()
+            y = self.clock.time("combine", lambda recv=recv: self.combine(recv))
+            if last:
+                self._check_combine(y)
+            self.pulse.step()
+        found = self.clock.spans()
+        self.clock.drop()
+        self.ctx.check()
+        return {("mori", op): value for op, value in found.items()}
+
+    def _round_trips(self) -> dict[tuple[str, str], Spans]:
+        """Dispatch and combine with nothing between. What is combined are constants, known without looking."""
+        settings = self.settings
+        self.pulse.phase("round trip", settings.warmup + settings.iters)
+        self.rows.fill_(verify.factor(self.ctx.rank))
+        for iteration in range(-settings.warmup, settings.iters):
+            if iteration == 0:
+                self.clock.drop()
+            y = self.clock.time("round_trip", lambda: self.combine(self.dispatch()))
+            self.pulse.step()
+        self._check_combine(y, constant=True)
+        found = self.clock.spans()
+        self.clock.drop()
+        self.ctx.check()
+        return {("mori", op): value for op, value in found.items()}
+
+    def _limits(self) -> dict[tuple[str, str], Spans]:
+        settings, rows = self.settings, self.workload.rows()
+        self.pulse.phase("copy limit", 2 * settings.iters)
+        if self.ctx.world_size == 1:
+            return {}
+        out = {}
+        for op, form, matrix in (("dispatch", settings.format, rows), ("combine", settings.combine_format, rows.T)):
+            sent = matrix * form.row_bytes(settings.hidden)
+            copy = self._copier(op, sent, form)
+            for iteration in range(-max(2, settings.warmup), settings.iters):
+                if iteration == 0:
+                    self.clock.drop()
+                self.clock.time(op, copy)
+                self.pulse.step()
+            out["copy", op] = self.clock.spans()[op]
+            self.clock.drop()
+        return out
+
+    def _copier(self, op: str, sent: NDArray[np.int64], form: Format) -> Callable[[], None]:
+        """The copy of `sent` bytes, read from a buffer as large as the operation's own input."""
+        import torch
+
+        off_diagonal = sent[self.ctx.rank].copy()
+        off_diagonal[self.ctx.rank] = 0
+        count = int(off_diagonal.max(initial=0) if op == "dispatch" else off_diagonal.sum())
+        if self.device.type == "cpu":
+            source = np.resize(self.tokens.ravel(), max(count, 1))
+            return limit.cpu_copy(self.ctx, op, sent, source, consecutive=op == "combine")
+        tensor = torch.zeros(max(count, 1), dtype=torch.uint8, device=self.device)
+        return limit.cuda_copy(self.ctx, op, sent, tensor, self.extra.shared, consecutive=op == "combine")
+
+    # -- checks
+
+    def _check_dispatch(self, recv: Any) -> None:
+        import torch
+
+        total = int(recv.total)
+        settings = self.settings
+        row = settings.payload_bytes
+
+        def host(tensor: Any) -> Any:
+            return tensor[:total].cpu().numpy()
+
+        def raw(tensor: Any, width: int) -> Any:
+            return tensor[:total].view(torch.uint8).reshape(total, width).cpu().numpy()
+
+        width = settings.format.scale_bytes(settings.hidden)
+        got = verify.Received(
+            x=raw(recv.x, row),
+            scales=raw(recv.scales, width) if width else np.zeros((total, 0), dtype=np.uint8),
+            topk_ids=host(recv.topk_ids),
+            topk_weights=host(recv.topk_weights),
+            src=host(recv.src),
+            counts=recv.counts.cpu().numpy(),
+        )
+        verify.check_dispatch(settings, self.workload, self.ctx.rank, got)
+
+    def _check_combine(self, y: Any, *, constant: bool = False) -> None:
+        import torch
+
+        got = y.contiguous().view(torch.uint8).cpu().numpy()
+        verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant)
+
+
+def _sms(moe: Any, device: Any) -> int | None:
+    value = getattr(moe, "sms", None)
+    return int(value) if device.type != "cpu" and value else None
+
+
+def _device_name(device: Any) -> str:
+    if device.type == "cpu":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name(device))

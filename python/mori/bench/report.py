@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""What a bench hands out: rows of one shape for all products, as JSON and as a table in the terminal.
+
+    {"bench": "ep", "meta": {...}, "rows": [{"impl": "mori", "op": "dispatch", "median_us": ..., ...}, ...]}
+
+A field that does not apply is absent. `wire_gbps / limit_gbps` is `ratio`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .statistics import Summary, Traffic, gbps
+
+__all__ = ["Meta", "Report", "Row", "build_row", "table", "write_json"]
+
+
+class Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """One measured operation of one implementation."""
+
+    impl: str
+    op: str  # dispatch, combine, round_trip
+    dtype: str
+    ranks: int
+    tokens: int  # per rank
+    hidden: int
+    median_us: float  # of the slowest rank in each iteration, as are p10_us and p90_us
+    p10_us: float
+    p90_us: float
+    algo_bytes: int  # mean per rank: received, from itself too
+    wire_bytes: int  # mean per rank: sent to other ranks
+    algo_gbps: float
+    wire_gbps: float
+    verified: bool
+    limit_gbps: float | None = None
+    ratio: float | None = None
+    sms: int | None = None
+    graph: bool | None = None
+
+
+class Meta(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """Where, when and on what a report was measured."""
+
+    commit: str
+    date: str  # ISO 8601, UTC
+    machine: str
+    device: str
+    ranks: int
+    mode: str  # processes, threads, torchrun
+    topk: int
+    experts: int
+    layout: str
+    routing: str
+    iters: int
+    seed: int
+    clock: str  # host or events
+    cores: int
+    version: str
+    torch: str
+    gpus: int | None = None
+    limit: str | None = None  # what was copied to find the limit
+    notes: list[str] = []
+
+
+class Report(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    bench: str
+    meta: Meta
+    rows: list[Row]
+    sent_bytes: list[list[int]] = []  # [source][destination] of one dispatch
+
+
+def build_row(summary: Summary, bytes_: Traffic, limit_gbps: float | None, **fields: Any) -> Row:
+    """A row from times and bytes; the ratio is left out where nothing left the rank."""
+    wire = gbps(bytes_.wire_bytes, summary.median_us)
+    limit = limit_gbps if limit_gbps and bytes_.wire_bytes else None
+    return Row(
+        median_us=round(summary.median_us, 3),
+        p10_us=round(summary.p10_us, 3),
+        p90_us=round(summary.p90_us, 3),
+        algo_bytes=round(bytes_.algo_bytes),
+        wire_bytes=round(bytes_.wire_bytes),
+        algo_gbps=round(gbps(bytes_.algo_bytes, summary.median_us), 4),
+        wire_gbps=round(wire, 4),
+        limit_gbps=round(limit, 4) if limit else None,
+        ratio=round(wire / limit, 4) if limit else None,
+        **fields,
+    )
+
+
+def write_json(report: Report, file: Path) -> None:
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+
+
+def table(report: Report) -> Any:
+    """The rows as a rich table."""
+    from rich.table import Table
+
+    meta, first = report.meta, report.rows[0]
+    out = Table(
+        title=f"{report.bench}: {meta.ranks} ranks, {first.tokens} tokens each, hidden {first.hidden}, top-{meta.topk} of "
+        f"{meta.experts}, {meta.device}",
+        caption="us: of the slowest rank; MB and GB/s: mean per rank; algo: received, own rows too; wire: sent to others; "
+        "limit: plain copy of the wire bytes",
+    )
+    headings = ("impl", "op", "dtype", "median us", "p10", "p90", "algo MB", "wire MB", "algo GB/s", "wire GB/s", "limit GB/s",
+                "ratio", "verified")  # fmt: skip
+    for heading in headings:
+        out.add_column(heading, justify="left" if heading in ("impl", "op", "dtype", "verified") else "right")
+    for row in report.rows:
+        out.add_row(
+            row.impl, row.op.replace("_", " "), row.dtype, f"{row.median_us:,.1f}", f"{row.p10_us:,.1f}", f"{row.p90_us:,.1f}",
+            f"{row.algo_bytes / 1e6:.2f}", f"{row.wire_bytes / 1e6:.2f}", f"{row.algo_gbps:.2f}", f"{row.wire_gbps:.2f}",
+            "" if row.limit_gbps is None else f"{row.limit_gbps:.2f}", "" if row.ratio is None else f"{row.ratio:.2f}",
+            "yes" if row.verified else "NO",
+            style="bold" if row.impl == "mori" else None,
+        )  # fmt: skip
+    return out
