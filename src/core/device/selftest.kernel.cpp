@@ -5,6 +5,7 @@
 // compares with what NumPy says. They are written as kernels should be: for any warp size and launch shape.
 #include "src/core/device/selftest.hpp"
 
+#include "src/core/device/numeric.hpp"
 #include "src/core/device/prelude.hpp"
 
 namespace mori {
@@ -95,6 +96,25 @@ MORI_KERNEL(selftest_grid, SelfTestArgs, 1024) {
     sync_block();
   }
   if (block_lane() == 0) global<uint64_t>(args.out)[block_id()] = sum;
+}
+
+/// in: float[count]. out: uint16[2][count]: as bfloat16 and as float16.
+MORI_KERNEL(selftest_narrow, SelfTestArgs, 1024) {
+  for (uint64_t i = block_id() * block_lanes() + block_lane(); i < args.count;
+       i += uint64_t(grid_blocks()) * block_lanes()) {
+    const float value = global<const float>(args.in)[i];
+    from_float(value, global<bfloat16>(args.out)[i]);
+    from_float(value, global<float16>(args.out)[args.count + i]);
+  }
+}
+
+/// in: uint16[count]. out: float[2][count]: what they are as bfloat16 and as float16.
+MORI_KERNEL(selftest_widen, SelfTestArgs, 1024) {
+  for (uint64_t i = block_id() * block_lanes() + block_lane(); i < args.count;
+       i += uint64_t(grid_blocks()) * block_lanes()) {
+    global<float>(args.out)[i] = to_float(global<const bfloat16>(args.in)[i]);
+    global<float>(args.out)[args.count + i] = to_float(global<const float16>(args.in)[i]);
+  }
 }
 
 /// Wrong on purpose, each `value` in its own way. The lane-accurate CPU target must name the culprit; not

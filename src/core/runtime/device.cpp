@@ -5,20 +5,7 @@
 #include "src/core/runtime/device.hpp"
 
 #include "src/core/runtime/cpu_device.hpp"
-#if __has_include("src/core/runtime/gpu_device.hpp")
 #include "src/core/runtime/gpu_device.hpp"
-#else
-namespace mori::core {
-std::shared_ptr<Device> open_gpu(Kind kind, int, const DeviceOptions&) {
-  throw ConfigError(std::string(kind_name(kind)) + ": this library was built without GPU drivers");
-}
-int gpu_count(Kind, std::string* why) {
-  if (why != nullptr) *why = "this library was built without GPU drivers";
-  return 0;
-}
-PeerAttributes gpu_peer_attributes(Kind, int, int) { return {}; }
-}  // namespace mori::core
-#endif
 
 namespace mori::core {
 namespace {
