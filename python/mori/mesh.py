@@ -106,11 +106,11 @@ class Mesh:
         deadline = Deadline(self.timeout if timeout is None else timeout)
         with self._my_turn(tag, deadline):
             call = _Call(tag, self._sequence, set(self._hub.links))
-            self._sequence += 1
             with self._hub.lock:
                 for link in self._hub.links.values():
                     link.drop(lambda frame: self._is_over(frame, call.sequence))
                 self._hub.post(self._frame(Kind.DATA, call.sequence, tag, bytes(payload), tuple(fds)))
+            self._sequence += 1  # only here: a call refused for its arguments is none
             try:
                 if not self._hub.wait(lambda changed: self._gather(call, changed), deadline):
                     self._overdue(call, deadline)

@@ -5,6 +5,7 @@
 // compares with what NumPy says. They are written as kernels should be: for any warp size and launch shape.
 #include "src/core/device/selftest.hpp"
 
+#include "src/core/device/numeric.hpp"
 #include "src/core/device/prelude.hpp"
 
 namespace mori {
@@ -64,7 +65,8 @@ MORI_KERNEL(selftest_count, SelfTestArgs, 1024) {
 /// Each warp copies its row of `count` bytes (a multiple of 16) from in to out.
 MORI_KERNEL(selftest_copy, SelfTestArgs, 1024) {
   const uint64_t row = uint64_t(global_warp()) * args.count;
-  warp_copy(global<char>(args.out) + row, global<const char>(args.in) + row, args.count);
+  // 1024 threads have 64 registers each on sm_80 and sm_90: eight vectors in flight would be spilled
+  warp_copy<4>(global<char>(args.out) + row, global<const char>(args.in) + row, args.count);
 }
 
 /// One lane waits until *in >= value, for peer `count`. out[0]: 1 when it came, 2 when the wait failed.
@@ -94,6 +96,25 @@ MORI_KERNEL(selftest_grid, SelfTestArgs, 1024) {
     sync_block();
   }
   if (block_lane() == 0) global<uint64_t>(args.out)[block_id()] = sum;
+}
+
+/// in: float[count]. out: uint16[2][count]: as bfloat16 and as float16.
+MORI_KERNEL(selftest_narrow, SelfTestArgs, 1024) {
+  for (uint64_t i = block_id() * block_lanes() + block_lane(); i < args.count;
+       i += uint64_t(grid_blocks()) * block_lanes()) {
+    const float value = global<const float>(args.in)[i];
+    from_float(value, global<bfloat16>(args.out)[i]);
+    from_float(value, global<float16>(args.out)[args.count + i]);
+  }
+}
+
+/// in: uint16[count]. out: float[2][count]: what they are as bfloat16 and as float16.
+MORI_KERNEL(selftest_widen, SelfTestArgs, 1024) {
+  for (uint64_t i = block_id() * block_lanes() + block_lane(); i < args.count;
+       i += uint64_t(grid_blocks()) * block_lanes()) {
+    global<float>(args.out)[i] = to_float(global<const bfloat16>(args.in)[i]);
+    global<float>(args.out)[args.count + i] = to_float(global<const float16>(args.in)[i]);
+  }
 }
 
 /// Wrong on purpose, each `value` in its own way. The lane-accurate CPU target must name the culprit; not

@@ -69,7 +69,7 @@ class BlockMemory {
 
 /// How a thread whose lanes all wait gives way to other threads and processes: ranks are processes, often
 /// more of them than cores. First it yields, which is quick when the awaited rank is next in line; after
-/// some hundred yields in a row it sleeps for the shortest time the kernel offers (about 50 us).
+/// some yields in a row it sleeps for the shortest time the kernel offers (about 50 us).
 class BackOff {
  public:
   void give_way();

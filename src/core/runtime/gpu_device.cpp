@@ -180,22 +180,8 @@ class GpuDevice final : public Device {
     check(driver_.mapped_unmap(address, bytes), "unmapping memory");
   }
   void release(Shareable& memory) override;
-  uint64_t open_ipc(const Shareable& memory) override {
-    const Current current = activate();
-    IpcHandle handle;
-    if (memory.ipc.size() != sizeof(handle)) {
-      throw ConfigError("an IPC handle has " + std::to_string(sizeof(handle)) + " bytes, this one " +
-                        std::to_string(memory.ipc.size()));
-    }
-    std::memcpy(&handle, memory.ipc.data(), sizeof(handle));
-    uint64_t address = 0;
-    check(driver_.ipc_open(&address, handle, kLazyEnablePeerAccess), "opening a peer's memory");
-    return address;
-  }
-  void close_ipc(uint64_t address) override {
-    const Current current = activate();
-    check(driver_.ipc_close(address), "closing a peer's memory");
-  }
+  uint64_t open_ipc(const Shareable& memory) override;
+  void close_ipc(uint64_t address) override;
 
   AllocationInfo allocation_info(uint64_t address);
   std::string export_ipc(uint64_t base) {
@@ -236,6 +222,13 @@ class GpuDevice final : public Device {
   bool map_for_rdma_ = false;
   size_t granularity_ = kIpcGranularity;
   std::unique_ptr<GpuModules> modules_;
+
+  struct Opened {
+    uint64_t address = 0;
+    uint64_t users = 0;
+  };
+  std::mutex opened_mutex_;
+  std::map<std::string, Opened> opened_;  ///< by IPC handle
 };
 
 void GpuDevice::read_properties() {
@@ -360,6 +353,36 @@ void GpuDevice::release(Shareable& memory) {
   if (old.fd >= 0) ::close(old.fd);
   if (old.native == 0) return;
   check(can_map_ ? driver_.mapped_release(old.native) : driver_.free(old.native), "releasing memory");
+}
+
+// Drivers differ in what opening a handle twice does; here it is opened once and counted.
+uint64_t GpuDevice::open_ipc(const Shareable& memory) {
+  IpcHandle handle;
+  if (memory.ipc.size() != sizeof(handle)) {
+    throw ConfigError("an IPC handle has " + std::to_string(sizeof(handle)) + " bytes, this one " +
+                      std::to_string(memory.ipc.size()));
+  }
+  const std::lock_guard lock(opened_mutex_);
+  Opened& opened = opened_[memory.ipc];
+  if (opened.users == 0) {
+    const Current current = activate();
+    std::memcpy(&handle, memory.ipc.data(), sizeof(handle));
+    check(driver_.ipc_open(&opened.address, handle, kLazyEnablePeerAccess), "opening a peer's memory");
+  }
+  ++opened.users;
+  return opened.address;
+}
+
+void GpuDevice::close_ipc(uint64_t address) {
+  const std::lock_guard lock(opened_mutex_);
+  for (auto entry = opened_.begin(); entry != opened_.end(); ++entry) {
+    if (entry->second.address != address || entry->second.users == 0) continue;
+    if (--entry->second.users != 0) return;
+    opened_.erase(entry);
+    const Current current = activate();
+    return check(driver_.ipc_close(address), "closing a peer's memory");
+  }
+  throw ConfigError("no peer's memory is open at this address");
 }
 
 AllocationInfo GpuDevice::allocation_info(uint64_t address) {
