@@ -150,7 +150,6 @@ void LaneScheduler::run_fibers(CpuJob& job) {
     }
     resume(*pop());
   }
-  tsan_acquire(&lanes_end_);
 }
 
 void LaneScheduler::start_block(uint32_t index) {
@@ -191,7 +190,6 @@ void LaneScheduler::start_block(uint32_t index) {
     push(lane);
   }
   fruitless_ = 0;
-  tsan_release(&lanes_begin_);
 }
 
 void LaneScheduler::resume(Lane& lane) {
@@ -240,9 +238,7 @@ void LaneScheduler::run_lane(void* argument) {
   Lane& lane = *static_cast<Lane*>(argument);
   LaneScheduler& self = *lane.scheduler;
   CpuJob& job = *self.job_;
-  tsan_acquire(&self.lanes_begin_);
   job.run(job.args);
-  tsan_release(&self.lanes_end_);
   self.check_arrival(lane, kReturned);
   Block& block = *lane.block;
   Warp& warp = block.warps[lane.abi.warp];
