@@ -33,6 +33,7 @@ void bind_ep(py::module_& module) {
       .def_readonly("scales", &EpReceiveLayout::scales)
       .def_readonly("sources", &EpReceiveLayout::sources);
   py::class_<Layout>(module, "EpLayout")
+      .def_readonly("signal_bytes", &Layout::signal_bytes)
       .def_readonly("heap_bytes", &Layout::heap_bytes)
       .def_readonly("routing_bytes", &Layout::routing_bytes)
       .def_readonly("receive", &Layout::receive)

@@ -11,12 +11,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "python/bindings/dlpack.hpp"
 #include "src/core/memory/offset_allocator.hpp"
+#include "src/core/memory/peer_memory.hpp"
 #include "src/core/memory/symmetric_heap.hpp"
+#include "src/core/runtime/gpu_device.hpp"
 
 namespace py = pybind11;
 using namespace mori::core;  // NOLINT: a binding file names little else
@@ -143,6 +146,13 @@ void bind_heap(py::module_& m) {
           },
           py::arg("address"))
       .def("quiesce", &SymmetricHeap::quiesce, release_gil())
+      .def(
+          "tensor",
+          [](const std::shared_ptr<SymmetricHeap>& heap, uint32_t peer, uint64_t offset,
+             const std::vector<int64_t>& shape, uint8_t code, uint8_t bits) {
+            return tensor(heap->address(peer, offset), shape, code, bits, *heap->device(), heap);
+          },
+          py::arg("peer"), py::arg("offset"), py::arg("shape"), py::arg("code"), py::arg("bits"))
       .def("fill", &SymmetricHeap::fill, py::arg("offset"), py::arg("value"), py::arg("bytes"), release_gil())
       .def("check_canaries", &SymmetricHeap::check_canaries, release_gil())
       .def("needed_bytes", &SymmetricHeap::needed_bytes, py::arg("bytes"))
@@ -157,18 +167,33 @@ void bind_heap(py::module_& m) {
   m.attr("CANARY_BYTE") = kCanaryByte;
 }
 
+void bind_peer_memory(py::module_& m) {
+  py::class_<PeerMemory, std::shared_ptr<PeerMemory>>(m, "PeerMemory")
+      .def(py::init<std::shared_ptr<Device>, std::string_view, uint64_t>(), py::arg("device"), py::arg("ipc"),
+           py::arg("bytes"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("address", &PeerMemory::address)
+      .def(
+          "tensor",
+          [](const std::shared_ptr<PeerMemory>& p, uint64_t byte_offset, const std::vector<int64_t>& shape,
+             uint8_t code,
+             uint8_t bits) { return tensor(p->address() + byte_offset, shape, code, bits, *p->device(), p); },
+          py::arg("byte_offset"), py::arg("shape"), py::arg("code"), py::arg("bits"));
+  // (what to send, offset of the address in the allocation, size of the allocation), or None
+  m.def(
+      "export_memory",
+      [](Device& device, uint64_t address) -> std::optional<py::tuple> {
+        const AllocationInfo info = allocation_info(device, address);
+        if (!info.ipc_capable) return std::nullopt;
+        return py::make_tuple(py::bytes(pack_ipc(info.base, export_ipc(device, info.base))),
+                              address - info.base, info.bytes);
+      },
+      py::arg("device"), py::arg("address"));
+}
+
 }  // namespace
 
 void bind_memory(py::module_& m) {
   bind_allocator(m);
   bind_heap(m);
-  // `owner` is kept until the consumer of the capsule lets go; it must be an object of this module.
-  m.def(
-      "tensor",
-      [](uint64_t address, const std::vector<int64_t>& shape, uint8_t code, uint8_t bits,
-         const Device& device, std::shared_ptr<Allocation> owner) {
-        return tensor(address, shape, code, bits, device, std::move(owner));
-      },
-      py::arg("address"), py::arg("shape"), py::arg("code"), py::arg("bits"), py::arg("device"),
-      py::arg("owner") = nullptr);
+  bind_peer_memory(m);
 }

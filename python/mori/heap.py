@@ -3,8 +3,8 @@
 """The symmetric heap: memory at the same offset on every rank, reachable by every rank of the host.
 
     heap = Heap(device, mesh, heap_bytes=1 << 30)
-    signals = heap.empty((world_size,), torch.int64, fill=0)     # collective: same shape and dtype on all ranks
-    theirs = heap.peer_tensor(signals, peer=1)                   # rank 1's copy, here
+    signals = heap.empty((world_size,), torch.int64, fill=0)   # collective: same on all ranks
+    theirs = heap.peer_tensor(signals, peer=1)                 # rank 1's copy, here
 
 Allocating is collective and checked: ranks that ask for different things get a ConfigError that names them.
 Freeing is local: a range is reused when every rank has dropped it. docs/symmetric_memory.md tells the rest.
@@ -15,17 +15,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from mori import _core
-from mori.errors import CapacityError, ConfigError, MoriError
+from . import _core
+from ._dlpack import as_tensor
+from ._symmetric import Call, Chunk, Plan, require_none, require_same, round_up
+from .errors import ConfigError, MoriError, TransportError
 
 if TYPE_CHECKING:
     import torch
 
-    from mori.mesh import Mesh, Message
+    from .mesh import Mesh, Message
+    from .registration import Registration
 
 __all__ = ["Heap"]
 
@@ -34,44 +38,9 @@ _ADDRESS_SPACE_BYTES = 1 << 41
 _ALIGNMENT = 256
 
 
-class _Offer(msgspec.Struct, array_like=True):
-    """What a rank brings when heaps are made."""
-
-    heap_bytes: int
-    debug: bool
-    granularity: int
-    can_map: bool
-    reserve_bytes: int
-
-
-class _Call(msgspec.Struct, array_like=True):
-    """What a rank brings to a collective call. All but `released` must be equal on all ranks."""
-
-    sequence: int
-    purpose: str
-    nbytes: int
-    alignment: int
-    fill: int | None
-    released: list[int]
-
-    def describe(self) -> str:
-        fill = "" if self.fill is None else f" filled with {self.fill}"
-        return (
-            f"call {self.sequence}: '{self.purpose}', {self.nbytes} bytes, alignment {self.alignment}{fill}"
-        )
-
-
-class _Chunk(msgspec.Struct, array_like=True):
-    """My part of a growth: what a peer needs to map it, or why there is none."""
-
-    nbytes: int
-    ipc: bytes
-    failure: str
-
-
 class Heap:
-    """One rank's symmetric heap over a device and a mesh. Collective where it says so; not thread-safe, except
-    that tensors may be dropped in any thread."""
+    """One rank's symmetric heap over a device and a mesh. Collective where it says so; not thread-safe,
+    except that tensors may be dropped in any thread."""
 
     def __init__(
         self,
@@ -84,10 +53,10 @@ class Heap:
         share: str = "auto",
         timeout: float | None = None,
     ) -> None:
-        """Collective. Starts with `heap_bytes` (rounded up) on every rank and grows when they do not suffice, up to
-        `reserve_bytes` of address space (default: the device's memory). `debug` poisons what nobody has written
-        and guards the end of each allocation. `share`: "map", "ipc" (no growth) or "auto", which takes "map"
-        where every rank's driver can."""
+        """Collective. Starts with `heap_bytes` (rounded up) on every rank and grows when they do not suffice,
+        up to `reserve_bytes` of address space (default: the device's memory). `debug` poisons what nobody has
+        written and guards the end of each allocation. `share`: "map", "ipc" (no growth) or "auto", which
+        takes "map" where every rank's driver can."""
         if heap_bytes <= 0:
             raise ConfigError(f"heap_bytes={heap_bytes} must be positive")
         if share not in ("auto", "map", "ipc"):
@@ -100,23 +69,24 @@ class Heap:
         self._unsent: list[int] = []  # released here, not yet told to the peers
         self._released_by: dict[int, set[int]] = {}
         self._chunk_bytes = heap_bytes
+        self._broken = ""
 
         space = _ADDRESS_SPACE_BYTES // mesh.world_size
         wanted = reserve_bytes or max(heap_bytes, min(device.properties.memory_bytes, space))
         can_map = device.can_map and share != "ipc"
         if share == "map" and not can_map:
             raise ConfigError("share='map', but this device's driver only has IPC handles")
-        mine = _Offer(heap_bytes, debug, device.share_granularity, can_map, wanted)
-        offers = [msgspec.msgpack.decode(m.payload, type=_Offer) for m in self._exchange("heap.create", mine)]
+        mine = Plan(heap_bytes, debug, device.share_granularity, can_map, wanted)
+        offers = [msgspec.msgpack.decode(m.payload, type=Plan) for m in self.exchange("heap.create", mine)]
         for field in ("heap_bytes", "debug"):
-            _require_same(field, [getattr(offer, field) for offer in offers])
+            require_same(field, [getattr(offer, field) for offer in offers])
         self._granularity = math.lcm(*(offer.granularity for offer in offers))
         reserve = min(offer.reserve_bytes for offer in offers)
         self._core: _core.SymmetricHeap | None = _core.SymmetricHeap(
             device,
             mesh.rank,
             mesh.world_size,
-            reserve_bytes=_round_up(max(reserve, heap_bytes), self._granularity),
+            reserve_bytes=round_up(max(reserve, heap_bytes), self._granularity),
             map=all(offer.can_map for offer in offers),
             debug=debug,
         )
@@ -149,10 +119,11 @@ class Heap:
     def allocate(
         self, nbytes: int, *, alignment: int = _ALIGNMENT, purpose: str = "buffer", fill: int | None = None
     ) -> _core.Allocation:
-        """Collective. A range at the same offset on every rank, its bytes unspecified unless `fill` (0 to 255) is
-        given; filled on all ranks before any rank returns. Freed when the object and all tensors over it are gone.
-        `alignment` is a power of two up to the granularity of mapping. Raises ConfigError naming the ranks that
-        ask for something else, CapacityError when a rank cannot grow. Not capturable in a graph."""
+        """Collective. A range at the same offset on every rank, its bytes unspecified unless `fill` (0 to
+        255) is given; filled on all ranks before any rank returns. Freed when the object and all tensors over
+        it are gone. `alignment` is a power of two up to the granularity of mapping. Raises ConfigError naming
+        the ranks that ask for something else, CapacityError when a rank cannot grow. Not capturable in a
+        graph."""
         if nbytes < 0:
             raise ConfigError(f"nbytes={nbytes} must not be negative")
         if fill is not None and not 0 <= fill <= 255:
@@ -172,7 +143,7 @@ class Heap:
         value = _core.POISON_BYTE if fill is None and self.debug else fill
         if value is not None:
             core.fill(allocation.offset, value, nbytes)
-            self.mesh.barrier("heap.fill", timeout=self._timeout)  # no peer may write before all have filled
+            self.barrier("heap.fill")  # no peer may write before all have filled
         if hurt is not None:
             raise hurt
         return allocation
@@ -185,7 +156,7 @@ class Heap:
         if any(extent < 0 for extent in shape):
             raise ConfigError(f"shape={shape} has a negative dimension")
         allocation = self.allocate(math.prod(shape) * dtype.itemsize, purpose=purpose, fill=fill)
-        return _tensor(allocation, self.rank, 0, shape, dtype)
+        return as_tensor(partial(allocation.tensor, self.rank), 0, shape, dtype)
 
     def address(self, tensor: torch.Tensor | _core.Allocation, peer: int | None = None) -> int:
         """Address, in this process, of the first byte of `peer`'s copy (default: this rank's own)."""
@@ -202,9 +173,9 @@ class Heap:
         return int(place[1])
 
     def peer_tensor(self, tensor: torch.Tensor, peer: int) -> torch.Tensor:
-        """`peer`'s copy of a contiguous tensor of the heap: loads and stores reach its memory. Orders nothing."""
-        if not 0 <= peer < self.world_size:
-            raise ConfigError(f"peer={peer} is not in 0..{self.world_size - 1}")
+        """`peer`'s copy of a contiguous tensor of the heap: loads and stores reach its memory. Orders
+        nothing."""
+        self.check_peer(peer)
         if not tensor.is_contiguous():
             raise ConfigError(f"the tensor has strides {tuple(tensor.stride())}; it must be contiguous")
         if tensor.numel() == 0:
@@ -213,7 +184,17 @@ class Heap:
         allocation = self.core.find(offset)
         if allocation is None:
             raise ConfigError(f"nobody holds the memory at offset {offset} any more")
-        return _tensor(allocation, peer, offset - allocation.offset, tuple(tensor.shape), tensor.dtype)
+        return as_tensor(
+            partial(allocation.tensor, peer), offset - allocation.offset, tuple(tensor.shape), tensor.dtype
+        )
+
+    def register(self, tensor: torch.Tensor) -> Registration:
+        """Collective. Makes a contiguous tensor of equal size in bytes on all ranks reachable for the peers;
+        see mori.registration. Raises ConfigError naming the ranks whose size differs. Not capturable in a
+        graph."""
+        from .registration import register
+
+        return register(self, tensor)
 
     def collect(self) -> None:
         """Collective. Makes ranges that every rank has dropped reusable without allocating anything."""
@@ -226,7 +207,8 @@ class Heap:
         self.core.check_canaries()
 
     def close(self) -> None:
-        """Local. Memory stays mapped here until the last tensor over it is gone, and in peers' until they close."""
+        """Local. Memory stays mapped here until the last tensor over it is gone, and in peers' until they
+        close."""
         self._core = None
 
     def __enter__(self) -> Heap:
@@ -235,25 +217,43 @@ class Heap:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _exchange(self, tag: str, message: msgspec.Struct, fds: Sequence[int] = ()) -> list[Message]:
-        return self.mesh.exchange(tag, msgspec.msgpack.encode(message), fds, timeout=self._timeout)
+    def exchange(self, tag: str, message: msgspec.Struct, fds: Sequence[int] = ()) -> list[Message]:
+        """Collective, for what is built on the heap. A failure leaves the ranks' heaps out of step, so that
+        every later call is refused."""
+        if self._broken:
+            raise TransportError(f"the heap is unusable since {self._broken}; make another context")
+        try:
+            return self.mesh.exchange(tag, msgspec.msgpack.encode(message), fds, timeout=self._timeout)
+        except (MoriError, KeyboardInterrupt) as error:
+            self._broken = f"'{tag}' failed: {error}"
+            raise
+
+    def barrier(self, tag: str) -> None:
+        """Collective, as exchange()."""
+        self.exchange(tag, Chunk(0))
+
+    def check_peer(self, peer: int) -> int:
+        if not 0 <= peer < self.world_size:
+            raise ConfigError(f"peer={peer} is not in 0..{self.world_size - 1}")
+        return peer
 
     def _agree(self, purpose: str, nbytes: int, alignment: int, fill: int | None) -> MoriError | None:
-        """Checks that all ranks make the same call, and frees what all have released. Returns the first hurt canary,
-        to be raised when the collective is over: leaving it half-way would leave the ranks with different heaps."""
+        """Checks that all ranks make the same call, and frees what all have released. Returns the first hurt
+        canary, to be raised when the collective is over: leaving it half-way would leave the ranks with
+        different heaps."""
         core = self.core
         self._sequence += 1
         self._unsent += core.take_released()
         if self._unsent:
             core.quiesce()  # kernels queued by this rank may still use what it dropped
-        mine = _Call(self._sequence, purpose, nbytes, alignment, fill, self._unsent)
-        messages = self._exchange("heap.call", mine)
-        calls = [msgspec.msgpack.decode(message.payload, type=_Call) for message in messages]
+        mine = Call(self._sequence, purpose, nbytes, alignment, fill, self._unsent)
+        messages = self.exchange("heap.call", mine)
+        calls = [msgspec.msgpack.decode(message.payload, type=Call) for message in messages]
         self._unsent = []
         for rank, call in enumerate(calls):
             for offset in call.released:
                 self._released_by.setdefault(offset, set()).add(rank)
-        _require_same("the heap call", [call.describe() for call in calls])
+        require_same("the heap call", [call.describe() for call in calls])
         hurt: MoriError | None = None
         for offset in sorted(o for o, by in self._released_by.items() if len(by) == self.world_size):
             del self._released_by[offset]
@@ -267,22 +267,21 @@ class Heap:
         """Collective: one more chunk on every rank, or none on any and a CapacityError."""
         core = self.core
         room = max(core.reserve_bytes - core.capacity_bytes, 0)
-        nbytes = _round_up(nbytes, self._granularity)
-        nbytes = max(nbytes, min(_round_up(self._chunk_bytes, self._granularity), room))
+        nbytes = round_up(nbytes, self._granularity)
+        nbytes = max(nbytes, min(round_up(self._chunk_bytes, self._granularity), room))
         try:
-            mine, fds, failure = _Chunk(nbytes, b"", ""), (), ""
+            mine, failure = Chunk(nbytes), ""
+            fds: tuple[int, ...] = ()
             try:
                 export = core.grow(nbytes)
-                mine = _Chunk(nbytes, export.ipc, "")
+                mine = Chunk(nbytes, export.ipc)
                 fds = (export.fd,) if export.fd >= 0 else ()
             except MoriError as error:
                 mine.failure = str(error)
-            messages = self._exchange("heap.grow", mine, fds)
+            messages = self.exchange("heap.grow", mine, fds)
             try:
-                chunks = [msgspec.msgpack.decode(message.payload, type=_Chunk) for message in messages]
-                _require_none(
-                    {rank: chunk.failure for rank, chunk in enumerate(chunks) if chunk.failure}, nbytes
-                )
+                chunks = [msgspec.msgpack.decode(message.payload, type=Chunk) for message in messages]
+                require_none([chunk.failure for chunk in chunks], nbytes)
                 for peer, (message, chunk) in enumerate(zip(messages, chunks, strict=True)):
                     if peer == self.rank or failure:
                         continue
@@ -294,49 +293,14 @@ class Heap:
                 for message in messages:
                     for fd in message.fds:
                         os.close(fd)
-            messages = self._exchange("heap.attached", _Chunk(nbytes, b"", failure))
-            chunks = [msgspec.msgpack.decode(message.payload, type=_Chunk) for message in messages]
-            _require_none({rank: chunk.failure for rank, chunk in enumerate(chunks) if chunk.failure}, nbytes)
-            core.commit()
+            messages = self.exchange("heap.attached", Chunk(nbytes, failure=failure))
+            chunks = [msgspec.msgpack.decode(message.payload, type=Chunk) for message in messages]
+            require_none([chunk.failure for chunk in chunks], nbytes)
+            try:
+                core.commit()
+            except MoriError as error:
+                self._broken = f"growing failed at the last step: {error}"
+                raise
         except BaseException:
             core.abandon()
             raise
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-def _require_same(what: str, values: Sequence[object]) -> None:
-    for rank, value in enumerate(values):
-        if value != values[0]:
-            differing = [r for r, v in enumerate(values) if v != values[0]]
-            raise ConfigError(
-                f"{what} differs between ranks: rank 0 has {values[0]}, rank {rank} has {value}"
-                f" (ranks unlike rank 0: {', '.join(map(str, differing))})"
-            )
-
-
-def _require_none(failures: dict[int, str], nbytes: int) -> None:
-    if failures:
-        reasons = "; ".join(f"rank {rank}: {reason}" for rank, reason in failures.items())
-        raise CapacityError(f"the symmetric heap cannot grow by {nbytes} bytes: {reasons}")
-
-
-def _tensor(
-    allocation: _core.Allocation, peer: int, byte_offset: int, shape: tuple[int, ...], dtype: torch.dtype
-) -> torch.Tensor:
-    """A tensor over `peer`'s copy of an allocation, which lives as long as the tensor's storage."""
-    import torch
-    from torch.utils.dlpack import from_dlpack
-
-    codes: dict[Any, tuple[int, int]] = {
-        torch.int8: (0, 8), torch.int16: (0, 16), torch.int32: (0, 32), torch.int64: (0, 64),
-        torch.uint8: (1, 8), torch.float16: (2, 16), torch.float32: (2, 32), torch.float64: (2, 64),
-        torch.bfloat16: (4, 16), torch.complex64: (5, 64), torch.bool: (6, 8),
-    }  # fmt: skip
-    if dtype in codes:
-        return from_dlpack(allocation.tensor(peer, byte_offset, list(shape), *codes[dtype]))
-    # float8, float4, unsigned words, ...: DLPack or some torch does not know them, so they travel as bytes
-    nbytes = math.prod(shape) * dtype.itemsize
-    return from_dlpack(allocation.tensor(peer, byte_offset, [nbytes], 1, 8)).view(dtype).view(shape)

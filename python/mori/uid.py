@@ -158,7 +158,7 @@ def _serve(host: str, port: int) -> Any:
         # Our own listening socket, because torch's would listen on all interfaces.
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"unique_id() cannot listen on host={host!r}, port={port}: {error}") from error
     chosen = listener.getsockname()[1]
     forever = datetime.timedelta(days=365)

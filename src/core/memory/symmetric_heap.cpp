@@ -5,12 +5,8 @@
 // and the kernel drops them with the process, however it dies.
 #include "src/core/memory/symmetric_heap.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <random>
 #include <utility>
 
 #include "src/core/runtime/gpu_device.hpp"
@@ -21,29 +17,6 @@ namespace {
 constexpr uint64_t kIpcAlignment = 256;  // of the addresses that a driver gives to an opened handle
 
 std::string number(uint64_t value) { return std::to_string(value); }
-
-// What travels beside a driver's IPC handle: a process cannot open its own handle (ranks may be threads), so
-// the handle says which process made it and where the memory lies there.
-struct IpcOrigin {
-  uint64_t process = 0;
-  uint64_t token = 0;
-  uint64_t address = 0;
-};
-
-IpcOrigin this_process(uint64_t address) {
-  // The token tells apart equal process ids of different containers; the id tells apart forked copies.
-  static const uint64_t token = [] {
-    std::random_device source;
-    return uint64_t(source()) << 32 | source();
-  }();
-  return {uint64_t(::getpid()), token, address};
-}
-
-std::string pack(const IpcOrigin& origin, std::string_view handle) {
-  std::string packed(sizeof(origin), '\0');
-  std::memcpy(packed.data(), &origin, sizeof(origin));
-  return packed.append(handle);
-}
 
 }  // namespace
 
@@ -70,7 +43,7 @@ SymmetricHeap::SymmetricHeap(std::shared_ptr<Device> device, uint32_t rank, uint
   }
   options_.reserve_bytes = rounded;
   windows_.resize(world_size);
-  ipc_opened_.resize(world_size);
+  ipc_windows_.resize(world_size);
   try {
     bases_address_ = device_->allocate(world_size * sizeof(uint64_t));
     if (options_.map) {
@@ -141,7 +114,7 @@ SymmetricHeap::Export SymmetricHeap::grow(uint64_t bytes) {
   growth.attached[rank_] = true;
   growth_ = std::move(growth);
   Export result{.bytes = bytes, .fd = growth_->mine.fd, .ipc = {}};
-  if (!options_.map) result.ipc = pack(this_process(growth_->mine.native), growth_->mine.ipc);
+  if (!options_.map) result.ipc = pack_ipc(growth_->mine.native, growth_->mine.ipc);
   return result;
 }
 
@@ -163,20 +136,8 @@ void SymmetricHeap::attach(uint32_t peer, int fd, std::string_view ipc, uint64_t
     }
     device_->release(memory);
   } else {
-    IpcOrigin origin;
-    if (ipc.size() < sizeof(origin)) {
-      throw ConfigError("rank " + number(peer) + " sent an IPC handle of " + number(ipc.size()) + " bytes");
-    }
-    std::memcpy(&origin, ipc.data(), sizeof(origin));
-    const IpcOrigin self = this_process(0);
-    if (origin.process == self.process && origin.token == self.token) {
-      enable_access(*device_, origin.address);
-      windows_[peer] = origin.address;
-    } else {
-      const Shareable memory = device_->import_shareable(-1, ipc.substr(sizeof(origin)), bytes);
-      windows_[peer] = device_->open_ipc(memory);
-      ipc_opened_[peer] = true;
-    }
+    ipc_windows_[peer] = std::make_unique<PeerMemory>(device_, ipc, bytes);
+    windows_[peer] = ipc_windows_[peer]->address();
   }
   growth_->attached[peer] = true;
 }
@@ -219,9 +180,8 @@ void SymmetricHeap::detach(uint32_t peer, uint64_t offset, uint64_t bytes) noexc
     if (options_.map) {
       device_->unmap(windows_[peer] + offset, bytes);
     } else {
-      const uint64_t address = std::exchange(windows_[peer], 0);
-      if (ipc_opened_[peer]) device_->close_ipc(address);
-      ipc_opened_[peer] = false;
+      windows_[peer] = 0;
+      ipc_windows_[peer].reset();
     }
   } catch (...) {
   }

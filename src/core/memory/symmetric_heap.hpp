@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "src/core/memory/offset_allocator.hpp"
+#include "src/core/memory/peer_memory.hpp"
 #include "src/core/runtime/device.hpp"
 
 namespace mori::core {
@@ -151,7 +152,7 @@ class SymmetricHeap : public std::enable_shared_from_this<SymmetricHeap> {
   uint64_t granularity_ = 0;
   uint64_t bases_address_ = 0;
   std::vector<uint64_t> windows_;  ///< base per rank; 0 until something is mapped (IPC)
-  std::vector<bool> ipc_opened_;   ///< windows to close with close_ipc
+  std::vector<std::unique_ptr<PeerMemory>> ipc_windows_;  ///< of the peers, when map is false
   std::vector<uint64_t> chunk_bytes_;
   Shareable ipc_chunk_;  ///< my only chunk, when map is false
   std::optional<Growth> growth_;

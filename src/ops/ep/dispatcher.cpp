@@ -60,6 +60,7 @@ Layout make_layout(const Config& c) {
   l.shared.combine_signal = heap.take(8 * ranks);
   l.shared.combine_digest = heap.take(8 * ranks);
   l.shared.credit_signal = heap.take(8 * ranks);
+  l.signal_bytes = heap.end;
   l.shared.combine_rows = heap.take(uint64_t(c.max_tokens) * c.fan() * c.combine_row_bytes);
   Walk buffer;
   l.receive.rows = buffer.take(c.capacity * c.row_bytes);

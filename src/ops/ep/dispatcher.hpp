@@ -31,6 +31,7 @@ struct Layout {
   EpShared shared;  ///< offsets from the start of the dispatcher's memory
   EpReceive receive;
   std::vector<uint64_t> receive_buffers;
+  uint64_t signal_bytes = 0;   ///< at the start: signals and counts, zero before the first call
   uint64_t receive_bytes = 0;  ///< of one receive buffer
   uint64_t heap_bytes = 0;     ///< symmetric memory of a dispatcher
   uint64_t routing_bytes = 0;  ///< of a routing handle
@@ -63,7 +64,8 @@ struct CombineCall {
 
 class Dispatcher {
  public:
-  /// `heap_offset`: start of layout.heap_bytes of zero-filled symmetric memory, kept by the caller.
+  /// `heap_offset`: start of layout.heap_bytes of symmetric memory, kept by the caller, the first
+  /// signal_bytes of it zero on all ranks before any rank makes a call.
   Dispatcher(std::shared_ptr<core::Context> context, const Config& config, uint64_t heap_offset,
              const std::vector<int32_t>& expert_rank, Shape shape);
   ~Dispatcher();
