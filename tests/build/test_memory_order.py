@@ -101,7 +101,11 @@ def test_an_unlisted_function_with_system_accesses_is_a_finding() -> None:
 
 @pytest.mark.parametrize(
     ("symbol", "name"),
-    [("ep_dispatch", "ep_dispatch"), ("_ZN4mori7hip_w644failERKNS_5WorldENS_4WaitE", "fail"), ("_Z3runv", "run")],
+    [
+        ("ep_dispatch", "ep_dispatch"),
+        ("_ZN4mori7hip_w644failERKNS_5WorldENS_4WaitE", "fail"),
+        ("_Z3runv", "run"),
+    ],
 )
 def test_plain_name(symbol: str, name: str) -> None:
     assert isa_check.plain_name(symbol) == name
