@@ -31,14 +31,16 @@ class Watcher:
         """`callback(rank)` for each rank already lost, and each one that will be."""
         with self._io:
             self._callbacks.append((callback, set()))
-        os.eventfd_write(self._wake, 1)
+            if not self._stopping:
+                os.eventfd_write(self._wake, 1)
 
     def stop(self, *, join: bool) -> None:
         """Ends the thread; a callback may call this too."""
         if self._stopping:
             return
-        self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        with self._io:  # the thread closes the descriptor under the same lock
+            self._stopping = True
+            os.eventfd_write(self._wake, 1)
         if join and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -60,7 +62,8 @@ class Watcher:
                     with self._io:
                         self._links[peers[fd]].pump(to_the_end=True)
             self._report()
-        os.close(self._wake)
+        with self._io:
+            os.close(self._wake)
 
     def _report(self) -> None:
         with self._io:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mori import _core
 from mori.errors import CapacityError
-from mori.heap import _tensor as tensor_over
+from mori._dlpack import as_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ class Leases:
 
         shape = (int(self._layout.receive_bytes),)
         offset = self._layout.receive_buffers[index]
-        tensor = tensor_over(self._memory, self._ctx.rank, offset, shape, torch.uint8)
+        tensor = as_tensor(partial(self._memory.tensor, self._ctx.rank), offset, shape, torch.uint8)
         # A storage lives as long as any view of it: its end is the end of the last tensor over this buffer.
         weakref.finalize(tensor.untyped_storage(), self.give_back, index, generation)
         return Lease(self, index, tensor)

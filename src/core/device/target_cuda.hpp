@@ -158,7 +158,8 @@ MORI_DEVICE uint64_t clock_ticks() {
   return t;
 }
 MORI_DEVICE void pause(uint32_t iteration) {
-  if (iteration > 32) __nanosleep(32);
+  // Many blocks may poll the word that a peer is about to write: long waits must not crowd its memory.
+  if (iteration > 32) __nanosleep(iteration > 256 ? 256 : 32);
 }
 
 MORI_DEVICE vec16 load_streaming(const vec16* p) {
