@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Prints set-up command NUMBER (1: run the main job, 2: run the tests) of README.md, so that CI runs what it says.
+"""Prints set-up command NUMBER of README.md (1: the main job, 2: the tests), so that CI runs what it says.
 
 readme_command.py README.md NUMBER
 """

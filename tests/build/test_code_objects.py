@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The code objects of all targets have the same kernels, with argument blocks of the same size, for all archs."""
+"""The code objects of all targets and archs have the same kernels, with argument blocks of the same size."""
 
 from __future__ import annotations
 

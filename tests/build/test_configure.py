@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The build without a toolchain, with a broken one, with wrong options; and what is rebuilt after a change."""
+"""The build without a toolchain, with a broken one, with wrong options; and what a change rebuilds."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Every kernel's releases and acquires, as compiled, against memory_order.json; planted faults are found.
 
-A change of a kernel that changes these counts must change memory_order.json in the same commit, with open eyes:
-a release fewer is a flag that overtakes its payload. `tools/isa_check.py --list FILE` shows each access.
+A change of a kernel that changes these counts must change memory_order.json in the same commit, with open
+eyes: a release fewer is a flag that overtakes its payload. `tools/isa_check.py --list FILE` shows each access.
 """
 
 from __future__ import annotations

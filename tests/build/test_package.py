@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The installed package: importable from anywhere, complete, linked to no GPU library, usable without torch."""
+"""The installed package: importable from anywhere, complete, without GPU libraries, without torch."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_import_from_any_folder(cwd: Path) -> None:
 
 
 def test_import_needs_no_torch() -> None:
-    code = "import sys, mori, mori.config, mori.errors; mori.MoriError; print([m for m in sys.modules if m == 'torch'])"
-    assert run_python(code, Path("/")) == "[]"
+    code = "import sys, mori, mori.config, mori.errors; mori.MoriError; print('torch' in sys.modules)"
+    assert run_python(code, Path("/")) == "False"
 
 
 def test_broken_core_is_reported_where_it_is_used() -> None:
@@ -86,7 +86,7 @@ def test_core_needs_only_system_libraries() -> None:
 def test_core_errors_are_the_package_errors() -> None:
     import mori._core
 
-    with pytest.raises(mori.ConfigError, match="'tpu'.*allowed are 'cpu', 'cuda' and 'hip'") as caught:
+    with pytest.raises(mori.ConfigError, match=r"'tpu'.*allowed are 'cpu', 'cuda' and 'hip'") as caught:
         mori._core.open_device("tpu")
     assert isinstance(caught.value, ValueError)
 
