@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """How far a run is, told by rank 0 to whoever draws the bar.
 
-The ranks may be processes, threads or torchrun's own, so the word travels through a small mapped file: rank 0 writes
-into it (a few stores, nothing that could disturb a measurement), the drawing thread looks at it ten times a second.
+The ranks may be processes, threads or torchrun's own, so the word travels through a small mapped file: rank 0
+writes into it (a few stores, nothing that could disturb a measurement), the drawing thread looks at it ten
+times a second.
 """
 
 from __future__ import annotations

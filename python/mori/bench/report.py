@@ -83,16 +83,26 @@ def build_row(summary: Summary, bytes_: Traffic, limit_gbps: float | None, **fie
         p90_us=round(summary.p90_us, 3),
         algo_bytes=round(bytes_.algo_bytes),
         wire_bytes=round(bytes_.wire_bytes),
-        algo_gbps=round(gbps(bytes_.algo_bytes, summary.median_us), 4),
-        wire_gbps=round(wire, 4),
-        limit_gbps=round(limit, 4) if limit else None,
-        ratio=round(wire / limit, 4) if limit else None,
+        algo_gbps=_digits(gbps(bytes_.algo_bytes, summary.median_us)),
+        wire_gbps=_digits(wire),
+        limit_gbps=_digits(limit) if limit else None,
+        ratio=_digits(wire / limit) if limit else None,
         **fields,
     )
 
 
+def _digits(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
 def write_json(report: Report, file: Path) -> None:
     file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+
+
+_HEADINGS = (
+    *("impl", "op", "dtype", "median us", "p10", "p90"),
+    *("algo MB", "wire MB", "algo GB/s", "wire GB/s", "limit GB/s", "ratio", "verified"),
+)
 
 
 def table(report: Report) -> Any:
@@ -101,21 +111,21 @@ def table(report: Report) -> Any:
 
     meta, first = report.meta, report.rows[0]
     out = Table(
-        title=f"{report.bench}: {meta.ranks} ranks, {first.tokens} tokens each, hidden {first.hidden}, top-{meta.topk} of "
-        f"{meta.experts}, {meta.device}",
-        caption="us: of the slowest rank; MB and GB/s: mean per rank; algo: received, own rows too; wire: sent to others; "
-        "limit: plain copy of the wire bytes",
+        title=f"{report.bench}: {meta.ranks} ranks, {first.tokens} tokens each, hidden {first.hidden}, "
+        f"top-{meta.topk} of {meta.experts}, {meta.device}",
+        caption="us: of the slowest rank; MB and GB/s: mean per rank; algo: received, own rows too; "
+        "wire: sent to others; limit: plain copy of the wire bytes",
     )
-    headings = ("impl", "op", "dtype", "median us", "p10", "p90", "algo MB", "wire MB", "algo GB/s", "wire GB/s", "limit GB/s",
-                "ratio", "verified")  # fmt: skip
-    for heading in headings:
+    for heading in _HEADINGS:
         out.add_column(heading, justify="left" if heading in ("impl", "op", "dtype", "verified") else "right")
     for row in report.rows:
+        times = (f"{us:,.1f}" for us in (row.median_us, row.p10_us, row.p90_us))
+        sizes = (f"{count / 1e6:.2f}" for count in (row.algo_bytes, row.wire_bytes))
+        rates = (
+            "" if v is None else f"{v:.2f}" for v in (row.algo_gbps, row.wire_gbps, row.limit_gbps, row.ratio)
+        )
+        verified, style = "yes" if row.verified else "NO", "bold" if row.impl == "mori" else None
         out.add_row(
-            row.impl, row.op.replace("_", " "), row.dtype, f"{row.median_us:,.1f}", f"{row.p10_us:,.1f}", f"{row.p90_us:,.1f}",
-            f"{row.algo_bytes / 1e6:.2f}", f"{row.wire_bytes / 1e6:.2f}", f"{row.algo_gbps:.2f}", f"{row.wire_gbps:.2f}",
-            "" if row.limit_gbps is None else f"{row.limit_gbps:.2f}", "" if row.ratio is None else f"{row.ratio:.2f}",
-            "yes" if row.verified else "NO",
-            style="bold" if row.impl == "mori" else None,
-        )  # fmt: skip
+            row.impl, row.op.replace("_", " "), row.dtype, *times, *sizes, *rates, verified, style=style
+        )
     return out
