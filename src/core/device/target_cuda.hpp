@@ -7,6 +7,7 @@
 
 #define MORI_TARGET_NAMESPACE cuda_w32
 #define MORI_UNROLL _Pragma("unroll")
+#define MORI_NO_UNROLL _Pragma("unroll 1")
 #define MORI_DEVICE __device__ __forceinline__
 #define MORI_DEVICE_NOINLINE __device__ __noinline__
 // The second bound keeps ptxas from squeezing a 512-thread kernel into 64 registers and spilling.
@@ -157,7 +158,8 @@ MORI_DEVICE uint64_t clock_ticks() {
   return t;
 }
 MORI_DEVICE void pause(uint32_t iteration) {
-  if (iteration > 32) __nanosleep(32);
+  // Many blocks may poll the word that a peer is about to write: long waits must not crowd its memory.
+  if (iteration > 32) __nanosleep(iteration > 256 ? 256 : 32);
 }
 
 MORI_DEVICE vec16 load_streaming(const vec16* p) {

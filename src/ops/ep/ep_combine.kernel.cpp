@@ -88,33 +88,44 @@ MORI_DEVICE float rank_weight(const EpCombineArgs& a, uint64_t token, uint32_t r
 template <class T>
 MORI_DEVICE void reduce_part(const EpCombineArgs& a, uint64_t token, uint32_t first, uint32_t last) {
   constexpr uint32_t kElements = Pack<T>::kElements;
+  constexpr uint32_t kPacks = 4;  // of a lane at a time: loads in flight
   const uint64_t mask = global<const uint64_t>(a.routing.masks)[token];
   const uint32_t* positions = global<const uint32_t>(a.routing.positions) + token * a.fan;
   const T* returned = peer_pointer<const T>(a.world, a.world.rank, a.shared.combine_rows);
-  for (uint32_t p = first + lane_id(); p < last; p += kWarpSize) {
-    const uint64_t column = uint64_t(p) * kElements;
-    float sum[kElements] = {};
-    if (a.bias != 0) {
-      const Pack<T> bias = load_pack(global<const T>(a.bias) + token * a.hidden + column);
+  const T* bias = a.bias == 0 ? nullptr : global<const T>(a.bias) + token * a.hidden;
+  T* out = global<T>(a.out) + token * a.hidden;
+  for (uint32_t start = first + lane_id(); start < last; start += kPacks * kWarpSize) {
+    float sum[kPacks][kElements] = {};
+    const auto add_row = [&](const T* row, bool weighted, float weight) {
+      Pack<T> packs[kPacks];
       MORI_UNROLL
-      for (uint32_t e = 0; e < kElements; ++e) sum[e] = to_float(bias.element[e]);
-    }
+      for (uint32_t u = 0; u < kPacks; ++u) {
+        const uint32_t p = start + u * kWarpSize;
+        if (p < last) packs[u] = load_pack(row + uint64_t(p) * kElements);
+      }
+      MORI_UNROLL
+      for (uint32_t u = 0; u < kPacks; ++u) {
+        MORI_UNROLL
+        for (uint32_t e = 0; e < kElements; ++e) {
+          const float value = to_float(packs[u].element[e]);
+          sum[u][e] += weighted ? multiply(weight, value) : value;
+        }
+      }
+    };
+    if (bias != nullptr) add_row(bias, false, 0);
     uint32_t index = 0;
     for (uint64_t left = mask; left != 0; left &= left - 1, ++index) {
-      const Pack<T> row = load_pack(returned + uint64_t(positions[index]) * a.hidden + column);
-      if (a.weights == 0) {
-        MORI_UNROLL
-        for (uint32_t e = 0; e < kElements; ++e) sum[e] += to_float(row.element[e]);
-      } else {
-        const float weight = rank_weight(a, token, first_bit(left));
-        MORI_UNROLL
-        for (uint32_t e = 0; e < kElements; ++e) sum[e] += multiply(weight, to_float(row.element[e]));
-      }
+      const float weight = a.weights == 0 ? 0 : rank_weight(a, token, first_bit(left));
+      add_row(returned + uint64_t(positions[index]) * a.hidden, a.weights != 0, weight);
     }
-    Pack<T> out;
     MORI_UNROLL
-    for (uint32_t e = 0; e < kElements; ++e) from_float(sum[e], out.element[e]);
-    store_pack(global<T>(a.out) + token * a.hidden + column, out);
+    for (uint32_t u = 0; u < kPacks; ++u) {
+      const uint32_t p = start + u * kWarpSize;
+      Pack<T> rounded;
+      MORI_UNROLL
+      for (uint32_t e = 0; e < kElements; ++e) from_float(sum[u][e], rounded.element[e]);
+      if (p < last) store_pack(out + uint64_t(p) * kElements, rounded);
+    }
   }
 }
 
