@@ -57,8 +57,8 @@ def run_ranks(
     mode: "process" (forked from a clean server that has torch imported, so a rank starts in milliseconds),
     "spawn" (a fresh interpreter each), "fork" (of this process), or "thread". Whatever is sent must be
     picklable but for the last two. timeout: seconds once they have started; 0 waits for ever. expendable:
-    ranks that may be killed or stopped, for tests of that; their result is None if they do not return one, and
-    what is left of them is killed at the end.
+    ranks that may be killed or stopped, for tests of that; their result is None if they do not return one,
+    and what is left of them is killed at the end.
 
     Raises RankError with the tracebacks of all ranks that failed, died, or did not end in time.
     """
