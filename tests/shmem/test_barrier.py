@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Behind a barrier every rank sees what every rank wrote before it; a rank that does not come is named. Inside a
-kernel and in stream order."""
+"""Behind a barrier every rank sees what every rank wrote before it; a rank that does not come is named.
+Inside a kernel and in stream order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import GROUPS, WAIT_BARRIER, Error, Ranks
+from shmem_ranks import GROUPS, WAIT_BARRIER, Error, Ranks
 
 MAKE = Callable[..., Ranks]
 SIGNALS = 4096  # heap offset; test data lie below
@@ -99,7 +99,7 @@ def test_a_late_rank_is_waited_for(make_ranks: MAKE) -> None:
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_in_stream_order(make_ranks: MAKE, size: int) -> None:
-    """Every launch shape of two takes part in the same barriers, and kernels between them see each other's puts."""
+    """Barriers of launches of different shapes are the same barriers."""
     ranks = fresh(make_ranks, size)
     launches = 100
     for _ in range(launches):

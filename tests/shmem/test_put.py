@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import GROUPS, POISON, Ranks
+from shmem_ranks import GROUPS, POISON, Ranks
 
 MAKE = Callable[..., Ranks]
 SIZES = [0, 1, 3, 7, 8, 12, 28, 31, 4096]

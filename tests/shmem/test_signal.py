@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import GROUPS, WAIT_SIGNAL, Error, Ranks
+from shmem_ranks import GROUPS, WAIT_SIGNAL, Error, Ranks
 
 MAKE = Callable[..., Ranks]
 SHAPE = {"thread": (2, 1), "warp": (2, 2), "block": (3, 2)}  # blocks, warps

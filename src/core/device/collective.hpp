@@ -86,12 +86,15 @@ MORI_DEVICE uint64_t warp_sum(uint64_t value) {
 template <Scope S>
 MORI_DEVICE bool last_block(uint32_t* arrivals, uint32_t* block_flag) {
   sync_block();
-  bool last = false;
   if (block_lane() == 0) {
-    last = fetch_add_acq_rel<S>(arrivals, 1u) + 1 == grid_blocks();
+    const bool last = fetch_add_acq_rel<S>(arrivals, 1u) + 1 == grid_blocks();
     if (last) store_relaxed<S>(arrivals, 0u);
+    *block_flag = last;
   }
-  return Block{block_flag}.broadcast(last);
+  sync_block();
+  const bool last = *block_flag != 0;
+  sync_block();  // the flag may be written again
+  return last;
 }
 
 // What is copied was written as some other type; the compiler must not conclude that it was not.
