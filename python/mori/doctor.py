@@ -40,9 +40,9 @@ _OPTIONAL = {
 def examine() -> dict[str, Any]:
     """Everything that `mori doctor` prints, as plain values.
 
-    targets {"cpu", "cuda", "hip": bool}, kernels {folder, files, manifest}, versions, drivers {kind:
-    {devices, why}}, gpus, nics, limits, missing [{what, needed_for, get}], errors {question: what went
-    wrong}.
+    targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was missing},
+    versions, drivers {kind: {devices, why}}, gpus, nics, limits, environment, missing [{what, needed_for, get}],
+    errors {question: what went wrong}.
     """
     errors: dict[str, str] = {}
 
@@ -53,10 +53,11 @@ def examine() -> dict[str, Any]:
             errors[question] = f"{type(error).__name__}: {error}"
             return otherwise
 
-    kernels = ask("kernels", _kernels, {"folder": "", "files": [], "manifest": None})
+    kernels = ask("kernels", _kernels, {"folder": "", "files": []})
     report: dict[str, Any] = {
         "targets": {name: bool(_matching(kernels["files"], pattern)) for name, pattern in _PATTERNS.items()},
         "kernels": kernels,
+        "built": ask("built", lambda: _manifest(kernels["folder"]), {}),
         "versions": ask("versions", _versions, {}),
         "drivers": ask("drivers", _drivers, {}),
         "gpus": ask("gpus", _gpus, []),
@@ -77,15 +78,16 @@ def _kernels() -> dict[str, Any]:
     from . import config
 
     folder = Path(config.load().kernel_dir or _kernel_folder())
-    files = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    manifest = folder / "manifest.json"
-    return {
-        "folder": str(folder),
-        "files": [
-            name for name in files if any(Path(name).match(p) for p in ("*.so", "*.fatbin", "*.hsaco"))
-        ],
-        "manifest": json.loads(manifest.read_text()) if manifest.is_file() else None,
-    }
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    kinds = {".so", ".fatbin", ".hsaco"}
+    return {"folder": str(folder), "files": [name for name in names if Path(name).suffix in kinds]}
+
+
+def _manifest(folder: str) -> dict[str, Any]:
+    """What the build wrote beside its kernels: compilers, architectures, and why a target is missing."""
+    file = Path(folder, "manifest.json")
+    found = json.loads(file.read_text()) if folder and file.is_file() else {}
+    return {name: dict(target) for name, target in found.get("targets", {}).items()}
 
 
 def _kernel_folder() -> Path:
@@ -141,8 +143,10 @@ def _gpus() -> list[dict[str, Any]]:
 def _nics() -> list[dict[str, Any]]:
     from . import topology
 
-    fields = ("name", "pci", "driver", "link_state", "state", "gbit_per_s", "numa_node")
-    return [{key: getattr(nic, key) for key in fields if hasattr(nic, key)} for nic in topology.read().nics]
+    return [
+        {"name": nic.name, "pci": nic.pci, "active": nic.active, "gbit_per_s": nic.gbit_per_s}
+        for nic in topology.read().nics
+    ]
 
 
 def _limits() -> dict[str, Any]:
@@ -172,15 +176,12 @@ def _missing(report: dict[str, Any]) -> list[dict[str, str]]:
     def add(what: str, needed_for: str, get: str) -> None:
         out.append({"what": what, "needed_for": needed_for, "get": get})
 
-    told = (report["kernels"].get("manifest") or {}).get("missing") or {}
     for target, built in report["targets"].items():
-        if built:
-            continue
-        said = told.get(target) if isinstance(told, dict) else None
-        reason = f" ({said['reason']})" if isinstance(said, dict) and said.get("reason") else ""
-        remedy = said["remedy"] if isinstance(said, dict) and said.get("remedy") else _REMEDIES[target]
-        whom = {"cpu": "everything", "cuda": "NVIDIA GPUs", "hip": "AMD GPUs"}[target]
-        add(f"{target} kernels{reason}", whom, remedy)
+        if not built:
+            said = report["built"].get(target, {})
+            reason = f" ({said['missing']})" if said.get("missing") else ""
+            whom = {"cpu": "everything", "cuda": "NVIDIA GPUs", "hip": "AMD GPUs"}[target]
+            add(f"{target} kernels{reason}", whom, said.get("remedy") or _REMEDIES[target])
     versions = report["versions"]
     if versions and not versions.get("torch"):
         add("torch", "mori.ep and mori bench", _REMEDIES["torch"])
@@ -213,54 +214,52 @@ def print_report(*, as_json: bool = False, file: IO[str] | None = None) -> None:
 
 
 def _sections(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    limits, kernels = report["limits"], report["kernels"]
-    targets = []
-    for target, built in report["targets"].items():
-        files = len(_matching(kernels["files"], _PATTERNS[target]))
-        driver = report["drivers"].get(target, {})
-        devices = (
-            f"{driver['devices']} devices{': ' + driver['why'] if driver.get('why') else ''}"
-            if driver
-            else "this CPU"
-        )
-        if not driver and target != "cpu":
-            devices = "driver not asked"
-        targets.append(
-            f"{target:<5} {'built (' + str(files) + ' files)' if built else 'NOT BUILT':<18} {devices}"
-        )
-    out = [("targets", targets)]
-    gpus = [
-        f"{g['kind']}:{g['ordinal']} {g['name']} {g['arch']} {g['pci']} {_size(g['memory_bytes'])}"
-        for g in report["gpus"]
-    ]
-    out.append(("GPUs", gpus or ["none"]))
-    out.append(
+    """Headings with their lines, for people."""
+    out = [
+        ("targets", [_target_line(report, target) for target in report["targets"]]),
+        ("GPUs", [_gpu_line(gpu) for gpu in report["gpus"]] or ["none"]),
+        ("NICs", [_nic_line(nic) for nic in report["nics"]] or ["none"]),
         (
-            "NICs",
-            ["  ".join(f"{v}" for v in nic.values() if v not in ("", None)) for nic in report["nics"]]
-            or ["none"],
-        )
-    )
-    out.append(
-        ("versions", [f"{name} {version or 'not installed'}" for name, version in report["versions"].items()])
-    )
-    if limits:
-        locked = "unlimited" if limits["memlock_bytes"] is None else _size(limits["memlock_bytes"])
-        shm = f"{_size(limits['shm_free_bytes'])} of {_size(limits['shm_bytes'])} free"
-        out.append(
-            (
-                "limits",
-                [f"locked memory {locked}", f"shared memory {shm}", f"open files {limits['open_files']}"],
-            )
-        )
-    unread = report["environment"].get("not_read")
-    if unread:
-        out.append(("set, but not read by MoRI", [", ".join(unread)]))
-    missing = [f"{m['what']}, for {m['needed_for']}\n      {m['get']}" for m in report["missing"]]
-    out.append(("missing", missing or ["nothing"]))
-    if report["errors"]:
-        out.append(("could not be answered", [f"{what}: {why}" for what, why in report["errors"].items()]))
-    return out
+            "versions",
+            [f"{name} {version or 'not installed'}" for name, version in report["versions"].items()],
+        ),
+        ("limits", _limit_lines(report["limits"])),
+        ("set, but not read by MoRI", report["environment"].get("not_read", [])),
+        ("missing", [f"{m['what']}, for {m['needed_for']}\n      {m['get']}" for m in report["missing"]]),
+        ("could not be answered", [f"{what}: {why}" for what, why in report["errors"].items()]),
+    ]
+    return [(heading, rows or ["nothing"]) for heading, rows in out if rows or heading == "missing"]
+
+
+def _target_line(report: dict[str, Any], target: str) -> str:
+    files = len(_matching(report["kernels"]["files"], _PATTERNS[target]))
+    built = f"built ({files} files)" if files else "NOT BUILT"
+    driver = report["drivers"].get(target)
+    if target == "cpu":
+        found = "this CPU"
+    elif driver is None:
+        found = "driver not asked"
+    else:
+        found = f"{driver['devices']} devices" + (f": {driver['why']}" if driver["why"] else "")
+    return f"{target:<5} {built:<18} {found}"
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    memory = _size(gpu["memory_bytes"])
+    return f"{gpu['kind']}:{gpu['ordinal']} {gpu['name']} {gpu['arch']} {gpu['pci']} {memory}"
+
+
+def _nic_line(nic: dict[str, Any]) -> str:
+    state = f"{nic['gbit_per_s']:g} Gbit/s" if nic["active"] else "no active port"
+    return f"{nic['name']} {nic['pci'] or 'software'} {state}"
+
+
+def _limit_lines(limits: dict[str, Any]) -> list[str]:
+    if not limits:
+        return []
+    locked = "unlimited" if limits["memlock_bytes"] is None else _size(limits["memlock_bytes"])
+    shm = f"{_size(limits['shm_free_bytes'])} of {_size(limits['shm_bytes'])} free"
+    return [f"locked memory {locked}", f"shared memory {shm}", f"open files {limits['open_files']}"]
 
 
 def _size(count: int) -> str:

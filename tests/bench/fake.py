@@ -28,26 +28,10 @@ class World:
         self.posted: dict[Any, Any] = {}
 
 
-class Heap:
-    def __init__(self, world: World, rank: int) -> None:
-        self.world, self.rank, self.count = world, rank, 0
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        tensor = torch.empty(shape, dtype=dtype)
-        self.world.posted["heap", self.count, self.rank] = tensor
-        self.world.gate.wait()
-        self.count += 1
-        return tensor
-
-    def peer_tensor(self, tensor: torch.Tensor, peer: int) -> torch.Tensor:
-        return self.world.posted["heap", self.count - 1, peer]
-
-
 class Context:
     def __init__(self, world: World, rank: int, world_size: int) -> None:
         self.world, self.rank, self.world_size = world, rank, world_size
-        self.heap = Heap(world, rank)
-        self.mesh = self
+        self.mesh, self.count = self, 0
 
     def barrier(self) -> None:
         self.world.gate.wait()
@@ -58,6 +42,16 @@ class Context:
         messages = [self.world.posted[tag, peer] for peer in range(self.world_size)]
         self.barrier()
         return messages
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype, *, fill: int) -> torch.Tensor:
+        tensor = torch.full(shape, fill, dtype=dtype)
+        self.count += 1
+        self.world.posted["heap", self.count, self.rank] = tensor
+        self.barrier()
+        return tensor
+
+    def peer_tensor(self, tensor: torch.Tensor, peer: int) -> torch.Tensor:
+        return self.world.posted["heap", self.count, peer]
 
     def check(self) -> None:
         pass

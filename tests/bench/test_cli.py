@@ -83,9 +83,9 @@ def fault(monkeypatch):
 
 
 def test_a_good_run_prints_a_table_and_writes_files(fault, tmp_path):
-    result = runner.invoke(app, small("--json", str(tmp_path / "r.json")), env={"COLUMNS": "200"})
+    result = runner.invoke(app, small("--json", str(tmp_path / "r.json")))
     assert result.exit_code == 0, result.output
-    for word in ("dispatch", "combine", "round trip", "ratio", "limit GB/s", "verified bit for bit"):
+    for word in ("dispatch", "combine", "round trip", "median", "ratio", "limit", "verified bit for bit"):
         assert word in result.output
     assert json.loads((tmp_path / "r.json").read_text())["bench"] == "ep"
 
@@ -142,7 +142,17 @@ def test_doctor_answers_in_json():
     assert {"kernels", "versions", "drivers", "gpus", "nics", "limits", "missing", "errors"} <= set(report)
 
 
-QUESTIONS = ("_kernels", "_versions", "_drivers", "_gpus", "_nics", "_limits", "_environment", "_missing")
+QUESTIONS = (
+    "_kernels",
+    "_manifest",
+    "_versions",
+    "_drivers",
+    "_gpus",
+    "_nics",
+    "_limits",
+    "_environment",
+    "_missing",
+)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -163,6 +173,25 @@ def test_doctor_reads_the_kernel_folder(tmp_path, monkeypatch):
     report = doctor.examine()
     assert report["targets"] == {"cpu": True, "cuda": True, "hip": False}
     assert [m["get"] for m in report["missing"] if "hip" in m["what"]] == [doctor._REMEDIES["hip"]]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"targets": 3}', '{"targets": {"cuda": 1}}'], ids=repr)
+def test_doctor_survives_a_broken_manifest(text, tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "cpu_w1.so").write_text("")
+    monkeypatch.setenv("MORI_KERNEL_DIR", str(tmp_path))
+    result = runner.invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert "built (1 files)" in result.output
+    assert "built: " in result.output
+
+
+def test_doctor_repeats_why_a_target_was_not_built(tmp_path, monkeypatch):
+    why = {"missing": "no nvcc found", "remedy": "buy one"}
+    (tmp_path / "manifest.json").write_text(json.dumps({"targets": {"cuda": why}}))
+    monkeypatch.setenv("MORI_KERNEL_DIR", str(tmp_path))
+    found = [m for m in doctor.examine()["missing"] if "cuda" in m["what"]]
+    assert found == [{"what": "cuda kernels (no nvcc found)", "needed_for": "NVIDIA GPUs", "get": "buy one"}]
 
 
 def test_doctor_tells_a_bad_variable(monkeypatch):

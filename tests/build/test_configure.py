@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The build without a toolchain, with a broken one, with wrong options; and what is rebuilt after a change."""
+"""The build without a toolchain, with a broken one, with wrong options; and what a change rebuilds."""
 
 from __future__ import annotations
 
@@ -112,5 +112,7 @@ def test_only_what_depends_on_a_change_is_rebuilt(tree: Path) -> None:
     (tree / "src/core/device/prelude.hpp").touch()
     assert "cpu_w1.dir/src/ops/second" in build(tree, *targets)
 
-    (tree / "src/ops/third.kernel.cpp").write_text(KERNEL.format(name="third"))  # found without configuring again
+    (tree / "src/ops/third.kernel.cpp").write_text(
+        KERNEL.format(name="third")
+    )  # found without configuring again
     assert "third" in build(tree, *targets)

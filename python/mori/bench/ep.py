@@ -62,7 +62,6 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
     identity = {} if uid is None else {"uid": uid, "rank": rank, "world_size": world_size}
     form = settings.format
     scale_bytes = form.scale_bytes(settings.hidden)
-    expert_map = make(settings).owner if settings.experts % world_size else None
     ctx = mori.init(**identity, device=device, heap_bytes=_heap_bytes(settings))
     moe = mori.ep.Dispatcher(
         ctx,
@@ -71,8 +70,8 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
         topk=settings.topk,
         max_tokens=settings.tokens,
         dtype=getattr(torch, form.torch_dtype),
-        scale_bytes=scale_bytes,
-        expert_map=expert_map,
+        scales=(scale_bytes, torch.uint8) if scale_bytes else None,
+        expert_map=make(settings).owner.tolist(),
     )
     return ctx, moe
 
@@ -141,7 +140,6 @@ class _Rank:
             self._capture()
         spans.update(self._phases())
         spans.update(self._round_trips())
-        spans.update(self._limits())
         notes: list[str] = []
         self.pulse.phase("peers", len(self.settings.peers))
         for peer in self.settings.peers:
@@ -153,6 +151,7 @@ class _Rank:
             spans.update({(peer, op): value for op, value in found.items()})
             notes += [note] if note else []
             self.pulse.step()
+        self.ctx.barrier()  # nobody leaves while another still needs it
         return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
 
     # -- the library
@@ -206,7 +205,9 @@ class _Rank:
         self._check_combine(self.combine(recv))
 
     def _phases(self) -> dict[tuple[str, str], Spans]:
+        """Dispatch, combine and the plain copies that limit them, in turn: a busy machine slows all."""
         settings = self.settings
+        copies = self._copies()
         self.pulse.phase("dispatch and combine", settings.warmup + settings.iters)
         for iteration in range(-settings.warmup, settings.iters):
             if iteration == 0:
@@ -219,11 +220,14 @@ class _Rank:
             y = self.clock.time("combine", lambda recv=recv: self.combine(recv))
             if last:
                 self._check_combine(y)
+            for op, copy in copies.items():
+                self.clock.time(f"copy {op}", copy)
             self.pulse.step()
         found = self.clock.spans()
         self.clock.drop()
-        self.ctx.check()
-        return {("mori", op): value for op, value in found.items()}
+        self.ctx.barrier()
+        keys = {f"copy {op}": ("copy", op) for op in copies}
+        return {keys.get(name, ("mori", name)): value for name, value in found.items()}
 
     def _round_trips(self) -> dict[tuple[str, str], Spans]:
         """Dispatch and combine with nothing between. What is combined are constants."""
@@ -237,31 +241,20 @@ class _Rank:
             self.pulse.step()
         self._check_combine(y, constant=True)
         found = self.clock.spans()
-        self.clock.drop()
-        self.ctx.check()
+        self.ctx.barrier()
         return {("mori", op): value for op, value in found.items()}
 
-    def _limits(self) -> dict[tuple[str, str], Spans]:
+    def _copies(self) -> dict[str, Callable[[], None]]:
+        """The plain copy of each operation's bytes; none where there is nobody to copy to."""
         settings, rows = self.settings, self.workload.rows()
-        self.pulse.phase("copy limit", 2 * settings.iters)
         if self.ctx.world_size == 1:
             return {}
-        out = {}
-        for op, form, matrix in (
-            ("dispatch", settings.format, rows),
-            ("combine", settings.combine_format, rows.T),
-        ):
-            sent = matrix * form.row_bytes(settings.hidden)
-            copy = limit.plain_copy(self.ctx, sent, consecutive=op == "combine", device=self.device)
-            for iteration in range(-max(2, settings.warmup), settings.iters):
-                if iteration == 0:
-                    self.clock.drop()
-                self.clock.time(op, copy)
-                self.pulse.step()
-            out["copy", op] = self.clock.spans()[op]
-            self.clock.drop()
-            self.ctx.barrier()
-        return out
+        out = settings.format.row_bytes(settings.hidden) * rows
+        back = settings.combine_format.row_bytes(settings.hidden) * rows.T
+        return {
+            "dispatch": limit.plain_copy(self.ctx, out, consecutive=False, device=self.device),
+            "combine": limit.plain_copy(self.ctx, back, consecutive=True, device=self.device),
+        }
 
     # -- checks
 

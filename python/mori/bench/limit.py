@@ -46,12 +46,11 @@ def plain_copy(ctx: Any, sent: NDArray[np.int64], *, consecutive: bool, device: 
     """Collective. A call that copies sent[rank, peer] bytes to every peer (on a GPU: queues that)."""
     import torch
 
-    landing = ctx.heap.empty((landing_bytes(sent),), torch.uint8)
-    landing.fill_(0)  # its pages belong to the receiver, as those of its receive buffer do
+    landing = ctx.empty((landing_bytes(sent),), torch.uint8, fill=0)  # filled: its pages are the receiver's
     mine = list(parts(ctx.rank, sent, consecutive=consecutive))
     size = max((start + count for _, start, _, count in mine), default=1)
     source = torch.ones(size, dtype=torch.uint8, device=device)
-    peers = {peer: ctx.heap.peer_tensor(landing, peer) for peer, _, _, _ in mine}
+    peers = {peer: ctx.peer_tensor(landing, peer) for peer, _, _, _ in mine}
     pairs: list[tuple[Any, Any]] = [
         (peers[peer][before : before + count], source[start : start + count])
         for peer, start, before, count in mine

@@ -67,8 +67,8 @@ def _decode(form: Format, raw: Bytes) -> NDArray[np.float32]:
 def _encode(form: Format, values: NDArray[np.float32]) -> Bytes:
     if form.name == "bf16":
         bits = np.ascontiguousarray(values).view(np.uint32)
-        nearest_even: NDArray[np.uint32] = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-        return nearest_even.astype(np.uint16).view(np.uint8)
+        nearest_even = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+        return np.asarray(nearest_even, dtype=np.uint16).view(np.uint8)
     if form.name == "fp16":
         return values.astype(np.float16).view(np.uint8)
     return np.ascontiguousarray(values).view(np.uint8)
