@@ -1,16 +1,18 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Records which experts a mixture-of-experts router picks on real text, as input for `mori bench ep --routing FILE`.
+"""Records which experts a mixture-of-experts router picks on real text, as input for `mori bench ep --routing
+FILE`.
 
-    pip install torch transformers
-    python tools/record_routing.py --out routing.npz                     # a small model, trained here for --minutes
-    python tools/record_routing.py --model FOLDER --text BOOK.txt --out routing.npz     # a checkpoint of your own
+    pip install torch transformers python tools/record_routing.py --out routing.npz                     # a
+    small model, trained here for --minutes python tools/record_routing.py --model FOLDER --text BOOK.txt
+    --out routing.npz     # a checkpoint of your own
 
-Without --model it builds transformers' DeepSeek-V3 with the router at full width (256 experts in 8 groups, sigmoid
-scores, best 4 groups, top 8) and everything else small, and trains it for a few minutes on the reference manual that
-comes with every Python (pydoc_data.topics). Router biases are nudged towards an even load after every step, as in
-that model's own training. The routing is thus that of a real router on real text, but of a young and small model:
-its skew is a fair stand-in for a large model's, not a measurement of one. The file says so in `description`.
+Without --model it builds transformers' DeepSeek-V3 with the router at full width (256 experts in 8 groups,
+sigmoid scores, best 4 groups, top 8) and everything else small, and trains it for a few minutes on the
+reference manual that comes with every Python (pydoc_data.topics). Router biases are nudged towards an even
+load after every step, as in that model's own training. The routing is thus that of a real router on real
+text, but of a young and small model: its skew is a fair stand-in for a large model's, not a measurement of
+one. The file says so in `description`.
 
 The .npz holds: ids [layers, tokens, topk] int16 (heaviest first), weights [layers, tokens, topk] float16,
 num_experts, description.
@@ -46,17 +48,20 @@ def train_tokenizer(text: str, vocabulary: int) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator([text], trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet))
+    tokenizer.train_from_iterator(
+        [text], trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet)
+    )
     return tokenizer
 
 
 def small_model(vocabulary: int) -> Any:
     """DeepSeek-V3 with its router unchanged and the rest scaled down to what a laptop trains in minutes."""
     config = transformers.DeepseekV3Config(
-        vocab_size=vocabulary, hidden_size=192, intermediate_size=512, moe_intermediate_size=32, num_hidden_layers=3,
-        first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4, kv_lora_rank=48, q_lora_rank=96,
-        qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32, n_routed_experts=256, num_experts_per_tok=8,
-        n_group=8, topk_group=4, n_shared_experts=1, max_position_embeddings=SEQUENCE,
+        vocab_size=vocabulary, hidden_size=192, intermediate_size=512, moe_intermediate_size=32,
+        num_hidden_layers=3, first_k_dense_replace=1, num_attention_heads=4, num_key_value_heads=4,
+        kv_lora_rank=48, q_lora_rank=96, qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32,
+        n_routed_experts=256, num_experts_per_tok=8, n_group=8, topk_group=4, n_shared_experts=1,
+        max_position_embeddings=SEQUENCE,
     )  # fmt: skip
     config._experts_implementation = "grouped_mm"  # the default loops over 256 experts, slowly
     return transformers.DeepseekV3ForCausalLM(config)
@@ -104,7 +109,10 @@ def train(model: Any, recorder: Recorder, tokens: torch.Tensor, minutes: float) 
         recorder.even_the_load()
         step, loss = step + 1, result.loss.item()
         if step % 20 == 0:
-            print(f"step {step}: loss {loss:.3f}, {max(0.0, end - time.monotonic()):.0f} s left", file=sys.stderr)
+            print(
+                f"step {step}: loss {loss:.3f}, {max(0.0, end - time.monotonic()):.0f} s left",
+                file=sys.stderr,
+            )
     return step, loss
 
 
@@ -127,9 +135,13 @@ def record(model: Any, recorder: Recorder, tokens: torch.Tensor, count: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", help="folder or name of a transformers checkpoint; default: the small one, trained here")
+    parser.add_argument(
+        "--model", help="folder or name of a transformers checkpoint; default: the small one, trained here"
+    )
     parser.add_argument("--text", type=Path, help="a text file; default: Python's reference manual")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens to record")
     parser.add_argument("--minutes", type=float, default=4.0, help="training time of the small model")
@@ -138,7 +150,11 @@ def main() -> None:
     torch.set_num_threads(1)  # the experts are small matrices: more threads only wait for each other
     torch.manual_seed(options.seed)
     text = options.text.read_text() if options.text else manual_text()
-    source = options.text.name if options.text else f"the Python {sys.version.split()[0]} reference manual (pydoc_data.topics)"
+    source = (
+        options.text.name
+        if options.text
+        else f"the Python {sys.version.split()[0]} reference manual (pydoc_data.topics)"
+    )
     if options.model:
         model = transformers.AutoModelForCausalLM.from_pretrained(options.model)
         tokens = torch.tensor(transformers.AutoTokenizer.from_pretrained(options.model)(text)["input_ids"])
@@ -154,9 +170,10 @@ def main() -> None:
         recorder = Recorder(model)
         steps, loss = train(model, recorder, seen, options.minutes)
         what = (
-            f"transformers {transformers.__version__} DeepSeek-V3 architecture scaled down (hidden 192, 2 MoE layers) with "
-            f"its full router (sigmoid, 256 experts, 8 groups, best 4, top 8), random initial weights, trained {steps} steps of "
-            f"{BATCH * SEQUENCE} tokens here (loss {loss:.2f}); not a production model"
+            f"transformers {transformers.__version__} DeepSeek-V3 architecture scaled down (hidden 192, 2 "
+            "MoE layers), its full router (sigmoid, 256 experts, 8 groups, best 4, top 8), random initial "
+            f"weights, trained {steps} steps of {BATCH * SEQUENCE} tokens here (loss "
+            f"{loss:.2f}); not a production model"
         )
     if len(held_out) < options.tokens:
         raise SystemExit(f"the text has only {len(held_out)} tokens for --tokens {options.tokens}")

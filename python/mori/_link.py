@@ -211,6 +211,8 @@ class Link:
                 self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that polls it
         self.sock.close()
         self._outbox.clear()
         self.drop(lambda frame: True)
@@ -232,7 +234,10 @@ class Link:
                 tag = str(view[_HEADER.size : _HEADER.size + tags], "utf-8", "replace")
                 payload = bytes(view[_HEADER.size + tags : end])
             del self._bytes[:end]
-            passed = tuple(self._fds.popleft() for _ in range(min(fds, len(self._fds))))
+            if len(self._fds) < fds:
+                self._end("descriptors of a message are missing")
+                return
+            passed = tuple(self._fds.popleft() for _ in range(fds))
             if Kind(kind) is Kind.FAREWELL:
                 self._end("", State.LEFT)
             else:

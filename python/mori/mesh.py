@@ -63,6 +63,7 @@ class Mesh:
         self.rank, self.world_size, self.timeout = rank, len(links), timeout
         self._hub, self._ledger, self._lineage = Hub(links), ledger, lineage
         self._sequence = 0  # of the next exchange
+        self._completed = 0  # the first exchange that did not succeed here
         self._epoch = 0  # how often survivors() was called
         self._turn = threading.Lock()
         self._closed = ""  # or why it cannot be used
@@ -118,6 +119,7 @@ class Mesh:
                 for message in call.got.values():
                     close_fds(message.fds)
                 raise
+            self._completed = self._sequence
             return [call.got.get(peer) or Message(bytes(payload)) for peer in range(self.world_size)]
 
     def barrier(self, tag: str = "barrier", *, timeout: float | None = None) -> None:
@@ -150,9 +152,11 @@ class Mesh:
         with self._my_turn("survivors", deadline):
             self._epoch += 1
             with self._hub.lock:
-                self._hub.post(self._frame(Kind.JOIN, self._epoch))
+                completed = self._completed.to_bytes(8, "little")
+                self._hub.post(self._frame(Kind.JOIN, self._epoch, payload=completed))
             self._hub.wait(lambda changed: self._all_joined(), deadline, _LOOK_S)
             with self._hub.lock:
+                self._check_usable("survivors")
                 self._hub.notice_ends()
                 decided = self._decide({self.rank} | {peer for peer in self._hub.links if self._joined(peer)})
                 if self.rank in decided:
@@ -223,6 +227,7 @@ class Mesh:
                 call.got[peer], call.tags[peer] = Message(frame.payload, frame.fds), frame.tag
                 call.waiting.discard(peer)
             elif not link.is_open:
+                self._check_usable(call.tag)  # another thread may have closed it meanwhile
                 self._check_tags(call)
                 how = (
                     "closed its mesh"
@@ -234,9 +239,7 @@ class Mesh:
                 raise ConfigError(f"rank {peer} gave another list of ranks to subset() than rank {self.rank}")
         if call.waiting:
             for peer in changed:
-                if self._hub.links[peer].find(
-                    lambda f: self._is_mine(f, Kind.JOIN) and f.sequence > self._epoch
-                ):
+                if self._hub.links[peer].find(lambda frame: self._calls_off(frame, call)):
                     raise TransportError(
                         f"{call.tag!r}: rank {peer} asks who survives; call survivors() as well"
                     )
@@ -258,6 +261,12 @@ class Mesh:
         names = ", ".join(map(str, missing))
         text = f"{call.tag!r}: rank {self.rank} waited {deadline.timeout:g} s for ranks {names}"
         raise TimeoutError(text, what=call.tag, missing=missing)
+
+    def _calls_off(self, frame: Frame, call: _Call) -> bool:
+        """Whether a peer gave up this call. If it completed it, so shall we: all parts are on their way."""
+        if not self._is_mine(frame, Kind.JOIN) or frame.sequence <= self._epoch:
+            return False
+        return int.from_bytes(frame.payload, "little") <= call.sequence
 
     # Survivors.
 

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
-import os
 import pickle
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any
@@ -212,13 +210,3 @@ def _where(pid: int | None) -> str:
             return f"process {pid}, in {file.read() or 'user code'}"
     except OSError:
         return f"process {pid}"
-
-
-def stop_rank_for(seconds: float) -> None:
-    """Stops the calling process (SIGSTOP) and lets it go on after `seconds`."""
-    pid = os.getpid()
-    if os.fork() == 0:
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGCONT)
-        os._exit(0)
-    os.kill(pid, signal.SIGSTOP)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from mori.bootstrap import rendezvous
 from mori.errors import MoriError
 from mori.mesh import Mesh

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Every variable has a type, a default and a sentence; bad values are named; and nobody else reads the environment."""
+"""Each variable has a type, a default and a sentence; bad values are named; nobody else reads any."""
 
 import dataclasses
 import io
@@ -9,15 +9,15 @@ import re
 from pathlib import Path
 
 import pytest
+from mori.errors import ConfigError
 
 from mori import config
-from mori.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "name, text, field, value",
+    ("name", "text", "field", "value"),
     [
         ("MORI_TIMEOUT_S", "2.5", "timeout_s", 2.5),
         ("MORI_TIMEOUT_S", "0", "timeout_s", 0.0),
@@ -40,7 +40,7 @@ def test_good_values(name: str, text: str, field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, text",
+    ("name", "text"),
     [
         ("MORI_TIMEOUT_S", "soon"),
         ("MORI_TIMEOUT_S", "-1"),
@@ -60,7 +60,8 @@ def test_good_values(name: str, text: str, field: str, value: object) -> None:
 def test_bad_values_are_named(name: str, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load({name: text})
-    assert name in str(caught.value) and repr(text) in str(caught.value)
+    assert name in str(caught.value)
+    assert repr(text) in str(caught.value)
 
 
 def test_unset_and_empty_mean_the_default() -> None:
@@ -84,7 +85,9 @@ def test_there_are_fewer_than_twenty_and_each_is_explained() -> None:
     assert 0 < len(rows) < 20
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
-        assert row.name.startswith("MORI_") and row.form and row.sentence.endswith(".")
+        assert row.name.startswith("MORI_")
+        assert row.form
+        assert row.sentence.endswith(".")
         assert getattr(config.Config(), row.field) == row.default
 
 
@@ -94,7 +97,8 @@ def test_misspellings_are_found() -> None:
 
 @pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE"])
 def test_a_launcher_is_noticed(variable: str) -> None:
-    assert config.launched({variable: "0"}) and not config.launched({"MASTER_ADDR": "x"})
+    assert config.launched({variable: "0"})
+    assert not config.launched({"MASTER_ADDR": "x"})
 
 
 def test_printed_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +106,8 @@ def test_printed_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORI_SSM", "24")
     out = io.StringIO()
     config.print_env(file=out)
-    assert "MORI_TIMEOUT_S" in out.getvalue() and "MORI_SSM" in out.getvalue()
+    assert "MORI_TIMEOUT_S" in out.getvalue()
+    assert "MORI_SSM" in out.getvalue()
 
 
 def test_printed_json(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +115,9 @@ def test_printed_json(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     config.print_env(as_json=True, file=out)
     rows = {row["name"]: row for row in json.loads(out.getvalue())["variables"]}
-    assert rows["MORI_SMS"]["value"] == 24 and rows["MORI_SMS"]["set"] and not rows["MORI_DEBUG"]["set"]
+    assert rows["MORI_SMS"]["value"] == 24
+    assert rows["MORI_SMS"]["set"]
+    assert not rows["MORI_DEBUG"]["set"]
 
 
 def test_docs_have_the_table() -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Every launcher's ranks meet: torch.distributed groups (subgroups too), torchrun, mpirun, plain variables."""
+"""Every launcher's ranks meet: torch.distributed groups and subgroups, torchrun, mpirun, plain variables."""
 
 import datetime
 import json
@@ -12,8 +12,8 @@ import sys
 
 import pytest
 from boot_helpers import refusal
-
-from mori.bootstrap import GatherRendezvous, rendezvous
+from mori._store import GatherRendezvous
+from mori.bootstrap import rendezvous
 from mori.errors import ConfigError, TimeoutError
 from mori.mesh import Mesh
 from mori.testing import run_ranks
@@ -30,7 +30,9 @@ def init_torch(rank, world_size, path):
     import torch.distributed as dist
 
     limit = datetime.timedelta(seconds=30)
-    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world_size, timeout=limit)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=world_size, timeout=limit
+    )
     return dist
 
 
@@ -42,7 +44,8 @@ def group_work(rank, world_size, uid, path, members):
         dist.barrier()
         return None
     first, second = ranks_seen(group=group), ranks_seen(group=group)  # contexts of one group do not collide
-    assert first == second and first[1][first[0]] == os.getpid()
+    assert first == second
+    assert first[1][first[0]] == os.getpid()
     assert first[0] == (members.index(rank) if members else rank)
     dist.barrier()
     dist.destroy_process_group()
@@ -129,7 +132,8 @@ def run_script(tmp_path, command, world_size, before="", given="", env=()):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     seen = [json.loads((out / str(rank)).read_text()) for rank in range(world_size)]
-    assert all(s == seen[0] for s in seen) and len(set(seen[0][0])) == world_size
+    assert all(s == seen[0] for s in seen)
+    assert len(set(seen[0][0])) == world_size
 
 
 def test_torchrun(tmp_path):
@@ -142,7 +146,8 @@ def test_variables_without_torchrun(tmp_path):
         port = probe.getsockname()[1]
     launcher = (
         "import os, subprocess, sys\n"
-        "ps = [subprocess.Popen([sys.executable, *sys.argv[1:]], env=dict(os.environ, RANK=str(r))) for r in range(2)]\n"
+        "command = [sys.executable, *sys.argv[1:]]\n"
+        "ps = [subprocess.Popen(command, env=dict(os.environ, RANK=str(r))) for r in range(2)]\n"
         "sys.exit(max(p.wait() for p in ps))"
     )
     env = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -9,7 +9,6 @@ import time
 
 import pytest
 from boot_helpers import MODES, join, refusal
-
 from mori.errors import ConfigError, PeerLost, TimeoutError, TransportError
 from mori.testing import run_ranks
 
@@ -37,7 +36,10 @@ def killed_work(rank, world_size, uid):
 def test_a_killed_rank_is_noticed_at_once_and_named():
     results = run_ranks(killed_work, 3, expendable=[1])
     for kind, peer, seconds, lost in (results[0], results[2]):
-        assert kind is PeerLost and peer in (0, 1, 2) and seconds < 5 and 1 in lost
+        assert kind is PeerLost
+        assert peer in (0, 1, 2)
+        assert seconds < 5
+        assert 1 in lost
     assert 1 in (results[0][1], results[2][1])
 
 
@@ -71,13 +73,17 @@ def stopped_work(rank, world_size, uid):
     if rank == 2:
         stop()
     start = time.monotonic()
-    error = refusal(lambda: mesh.exchange("step", b"x" * 4_000_000, timeout=0.5))  # more than the socket takes
+    error = refusal(
+        lambda: mesh.exchange("step", b"x" * 4_000_000, timeout=0.5)
+    )  # more than the socket takes
     return type(error), error.missing, time.monotonic() - start, mesh.lost()
 
 
 def test_a_stopped_rank_is_named_at_the_deadline():
     for kind, missing, seconds, lost in run_ranks(stopped_work, 3, expendable=[2])[:2]:
-        assert kind is TimeoutError and missing == (2,) and lost == frozenset()
+        assert kind is TimeoutError
+        assert missing == (2,)
+        assert lost == frozenset()
         assert 0.4 < seconds < 3
 
 
@@ -120,7 +126,7 @@ def test_watch_tells_of_each_lost_peer_once_and_not_of_farewells():
 
 
 def survive(mesh, timeout=10.0):
-    """What a context does after an error: agree, go on with the survivors, and prove that they are connected."""
+    """What a context does after an error: agree, go on with the survivors, see that they are connected."""
     alive = mesh.survivors(timeout=timeout)
     part = mesh.subset(alive)
     seen = tuple(int(m.payload) for m in part.exchange("who", b"%d" % mesh.rank, timeout=10))
@@ -173,7 +179,8 @@ def stopped_during_work(rank, world_size, uid):
 def test_survivors_without_a_stopped_one():
     results = run_ranks(stopped_during_work, 4, expendable=[1])
     for alive, seconds in (results[r] for r in (0, 2, 3)):
-        assert alive == (0, 2, 3) and seconds < 8
+        assert alive == (0, 2, 3)
+        assert seconds < 8
 
 
 def resumed_work(rank, world_size, uid):
@@ -194,17 +201,23 @@ def resumed_work(rank, world_size, uid):
 def test_a_rank_that_wakes_too_late_is_told_so():
     results = run_ranks(resumed_work, 3)
     assert results[0] == results[2] == (0, 2)
-    assert results[1][0] is PeerLost and "[0, 2] went on without rank 1" in results[1][1]
+    assert results[1][0] is PeerLost
+    assert "[0, 2] went on without rank 1" in results[1][1]
 
 
 def one_recovers_first_work(rank, world_size, uid):
     mesh = join(rank, world_size, uid)
     mesh.barrier()
     if rank == 0:
-        time.sleep(0.2)
+        with pytest.raises(TimeoutError):
+            mesh.barrier("step", timeout=0.1)
+        return survive(mesh)
+    if rank == 2:  # finds the parts of both others, who gave up long ago
+        time.sleep(0.5)
         return survive(mesh)
     error = refusal(lambda: mesh.barrier("step", timeout=30))
-    assert isinstance(error, TransportError) and "survivors" in str(error)
+    assert isinstance(error, TransportError)
+    assert "survivors" in str(error)
     return survive(mesh)
 
 
@@ -231,7 +244,7 @@ def test_survivors_may_lose_more():
 
 
 def chaos_work(rank, world_size, uid, seed):
-    """Everyone comes at a random moment with a short timeout; one is killed and one stopped at random moments."""
+    """Everyone comes at a random moment with a short timeout; one is killed and one stopped, at random."""
     import random
 
     mesh = join(rank, world_size, uid)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The code objects of all targets have the same kernels, with argument blocks of the same size, for all archs."""
+"""The code objects of all targets and archs have the same kernels, with argument blocks of the same size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import mori._core
 import pytest
 from build_support import HIP_ARCHS, UNITS, unit_name
 
 import mori
-import mori._core
 
 
 def cpu_kernels(warp: int) -> dict[str, int]:
@@ -43,7 +43,9 @@ def test_cpu_objects_agree(warp: int, reference: dict[str, int]) -> None:
 
 
 def test_kernels_of_all_units_are_there(reference: dict[str, int]) -> None:
-    declared = {name for unit in UNITS for name in re.findall(r"^MORI_KERNEL\((\w+),", unit.read_text(), re.M)}
+    declared = {
+        name for unit in UNITS for name in re.findall(r"^MORI_KERNEL\((\w+),", unit.read_text(), re.M)
+    }
     assert declared
     assert set(reference) == declared
 
@@ -59,7 +61,7 @@ def fatbin_entries(data: bytes) -> set[str]:
         while entry < end:
             kind, _, entry_header_bytes, size = struct.unpack_from("<HHIQ", data, entry)
             arch = struct.unpack_from("<I", data, entry + 28)[0]
-            found.add(f"{ {1: 'compute', 2: 'sm'}[kind]}_{arch}")
+            found.add(f"{ {1: 'compute', 2: 'sm'}[kind] }_{arch}")
             entry += entry_header_bytes + size
         at = end
     return found

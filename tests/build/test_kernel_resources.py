@@ -72,7 +72,8 @@ ptxas info    : Function properties for helper
 
 def test_left_over_reports_stay_out_of_the_manifest(tmp_path: Path) -> None:
     report = "ptxas info : Compiling entry function 'k' for 'sm_80'\n"
-    report += "ptxas info : Function properties for k\n 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+    report += "ptxas info : Function properties for k\n"
+    report += "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
     report += "ptxas info : Used 4 registers\n"
     (tmp_path / "kept.fatbin.log").write_text(report)
     (tmp_path / "removed.fatbin.log").write_text(report)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Every kernel's releases and acquires, as compiled, against memory_order.json; planted faults are found.
 
-A change of a kernel that changes these counts must change memory_order.json in the same commit, with open eyes:
-a release fewer is a flag that overtakes its payload. `tools/isa_check.py --list FILE` shows each access.
+A change of a kernel that changes these counts must change memory_order.json in the same commit, with open
+eyes: a release fewer is a flag that overtakes its payload. `tools/isa_check.py --list FILE` shows each access.
 """
 
 from __future__ import annotations
@@ -101,7 +101,11 @@ def test_an_unlisted_function_with_system_accesses_is_a_finding() -> None:
 
 @pytest.mark.parametrize(
     ("symbol", "name"),
-    [("ep_dispatch", "ep_dispatch"), ("_ZN4mori7hip_w644failERKNS_5WorldENS_4WaitE", "fail"), ("_Z3runv", "run")],
+    [
+        ("ep_dispatch", "ep_dispatch"),
+        ("_ZN4mori7hip_w644failERKNS_5WorldENS_4WaitE", "fail"),
+        ("_Z3runv", "run"),
+    ],
 )
 def test_plain_name(symbol: str, name: str) -> None:
     assert isa_check.plain_name(symbol) == name

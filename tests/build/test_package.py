@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The installed package: importable from anywhere, complete, linked to no GPU library, usable without torch."""
+"""The installed package: importable from anywhere, complete, without GPU libraries, without torch."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_import_from_any_folder(cwd: Path) -> None:
 
 
 def test_import_needs_no_torch() -> None:
-    code = "import sys, mori, mori.config, mori.errors; mori.MoriError; print([m for m in sys.modules if m == 'torch'])"
-    assert run_python(code, Path("/")) == "[]"
+    code = "import sys, mori, mori.config, mori.errors; mori.MoriError; print('torch' in sys.modules)"
+    assert run_python(code, Path("/")) == "False"
 
 
 def test_broken_core_is_reported_where_it_is_used() -> None:
@@ -46,7 +46,9 @@ def test_broken_core_is_reported_where_it_is_used() -> None:
     assert run_python(code, Path("/")) == "imported"
 
 
-@pytest.mark.parametrize("name", ["CapacityError", "ConfigError", "PeerLost", "TimeoutError", "TransportError"])
+@pytest.mark.parametrize(
+    "name", ["CapacityError", "ConfigError", "PeerLost", "TimeoutError", "TransportError"]
+)
 def test_errors_are_reachable_from_the_top(name: str) -> None:
     assert issubclass(getattr(mori, name), mori.MoriError)
 
@@ -69,13 +71,22 @@ def test_core_needs_only_system_libraries() -> None:
         ["readelf", "-d", mori._core.__file__], check=True, capture_output=True, text=True, timeout=30
     ).stdout
     needed = set(re.findall(r"NEEDED.*\[(.+?)\.so", out))
-    assert needed <= {"libstdc++", "libm", "libgcc_s", "libc", "libdl", "libpthread", "librt", "ld-linux-x86-64"}
+    assert needed <= {
+        "libstdc++",
+        "libm",
+        "libgcc_s",
+        "libc",
+        "libdl",
+        "libpthread",
+        "librt",
+        "ld-linux-x86-64",
+    }
 
 
 def test_core_errors_are_the_package_errors() -> None:
     import mori._core
 
-    with pytest.raises(mori.ConfigError, match="'tpu'.*allowed are 'cpu', 'cuda' and 'hip'") as caught:
+    with pytest.raises(mori.ConfigError, match=r"'tpu'.*allowed are 'cpu', 'cuda' and 'hip'") as caught:
         mori._core.open_device("tpu")
     assert isinstance(caught.value, ValueError)
 
@@ -119,6 +130,14 @@ def test_public_header_compiles_alone(header: str, tmp_path: Path) -> None:
         pytest.skip("no C++ compiler")
     source = tmp_path / "alone.cpp"
     source.write_text(f'#include "mori/{header}"\nint main() {{}}\n')
-    flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-Werror", f"-I{mori.include_dir()}"]
+    flags = [
+        "-std=c++20",
+        "-fsyntax-only",
+        "-Wall",
+        "-Wextra",
+        "-Wshadow",
+        "-Werror",
+        f"-I{mori.include_dir()}",
+    ]
     run = subprocess.run([compiler, *flags, source], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert run.returncode == 0, run.stderr

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,3 +179,10 @@ def outlive(rank: int, world_size: int, uid: bytes) -> int:
 @modes
 def test_tensors_outlive_the_heap(mode: str) -> None:
     assert run_ranks(outlive, 2, mode=mode) == [1000, 1000]
+
+
+def test_the_example_of_the_docs_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "symmetric_memory.md"
+    example = page.read_text().split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr

@@ -51,6 +51,7 @@ class Rank {
  public:
   uint32_t index() const { return index_; }
   core::Device& device() { return *device_; }
+  const std::shared_ptr<core::Device>& shared_device() { return device_; }
   const World& world() const { return world_; }
   /// This rank's heap, and where the device-side tables say a peer's is.
   unsigned char* heap() { return reinterpret_cast<unsigned char*>(bases_[index_]); }

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: MIT
 """One rank's stop-watch: the host's clock for CPU ranks, events in the stream for GPU ranks.
 
-    clock = HostClock(ctx.barrier)
-    result = clock.time("dispatch", lambda: moe.dispatch(x, ids, weights))
-    clock.drop()                       # what was timed so far was warm-up
-    clock.spans()["dispatch"]          # ends all waiting
+clock = HostClock(ctx.barrier)
+result = clock.time("dispatch", lambda: moe.dispatch(x, ids, weights))
+clock.drop()                       # what was timed so far was warm-up
+clock.spans()["dispatch"]          # ends all waiting
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HostClock:
 
 
 class EventClock:
-    """Events before and after, in the current stream. Ranks wait for each other only as the operations make them."""
+    """Events in the current stream. Ranks wait for each other only where the operations make them."""
 
     def __init__(self, barrier: Callable[[], Any]) -> None:
         self._barrier = barrier
@@ -52,7 +52,8 @@ class EventClock:
     def time(self, name: str, operation: Callable[[], T]) -> T:
         import torch
 
-        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event
+        before, after = event(enable_timing=True), event(enable_timing=True)
         before.record()
         result = operation()
         after.record()
@@ -71,6 +72,8 @@ class EventClock:
 
         torch.cuda.synchronize()
         return {
-            name: Spans([0] * len(marks), [round(a.elapsed_time(b) * 1e6) for a, b in marks], shared_clock=False)
+            name: Spans(
+                [0] * len(marks), [round(a.elapsed_time(b) * 1e6) for a, b in marks], shared_clock=False
+            )
             for name, marks in self._marks.items()
         }

@@ -1,11 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""What one rank of `mori bench ep` does: make its tokens, dispatch, run the "expert", combine, check, time, compare.
+"""What one rank of `mori bench ep` does: make its tokens, dispatch, run the "expert", combine, check, time,
+compare.
 
-    verify -> dispatch and combine, timed apart -> verify the last one -> both back to back -> copy limit -> peers
+    verify -> dispatch and combine, timed apart -> verify the last one -> both back to back -> copy limit ->
+    peers
 
-The library is driven through its public interface only. `opener` makes the context and the dispatcher; tests give one
-of their own.
+The library is driven through its public interface only. `opener` makes the context and the dispatcher; tests
+give one of their own.
 """
 
 from __future__ import annotations
@@ -15,12 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import limit, peers, verify
 from .clock import EventClock, HostClock
 from .progress import Pulse
-from .settings import EpSettings, Format
+from .settings import EpSettings
 from .statistics import Spans
 from .workload import Workload, make, payload, scales
 
@@ -46,8 +47,10 @@ class Extra:
 
     devices: int = 0  # GPUs of this host
     pulse: str = ""  # path for Pulse
-    store: str = ""  # file in which torch.distributed's peers meet; empty under torchrun, which has its own place
-    shared: dict[Any, Any] | None = None  # common to ranks that are threads
+    store: str = (
+        ""  # file in which torch.distributed's peers meet; empty under torchrun, which has its own place
+    )
+    threads: bool = False  # ranks are threads of one process
 
 
 def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device: Any) -> tuple[Any, Any]:
@@ -59,7 +62,6 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
     identity = {} if uid is None else {"uid": uid, "rank": rank, "world_size": world_size}
     form = settings.format
     scale_bytes = form.scale_bytes(settings.hidden)
-    expert_map = make(settings).owner if settings.experts % world_size else None
     ctx = mori.init(**identity, device=device, heap_bytes=_heap_bytes(settings))
     moe = mori.ep.Dispatcher(
         ctx,
@@ -68,8 +70,8 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
         topk=settings.topk,
         max_tokens=settings.tokens,
         dtype=getattr(torch, form.torch_dtype),
-        scale_bytes=scale_bytes,
-        expert_map=expert_map,
+        scales=(scale_bytes, torch.uint8) if scale_bytes else None,
+        expert_map=make(settings).owner.tolist(),
     )
     return ctx, moe
 
@@ -92,7 +94,8 @@ def run_rank(
     if settings.device == "cuda":
         device = torch.device("cuda", rank % extra.devices)
         torch.cuda.set_device(device)
-        torch.cuda.set_stream(torch.cuda.Stream(device))
+        stream: Any = torch.cuda.Stream
+        torch.cuda.set_stream(stream(device))
     ctx, moe = opener(rank, world_size, uid, settings, device)
     try:
         with torch.inference_mode():
@@ -103,10 +106,19 @@ def run_rank(
 
 
 class _Rank:
-    def __init__(self, ctx: Any, moe: Any, settings: EpSettings, extra: Extra, device: Any, pulse: Pulse) -> None:
+    def __init__(
+        self, ctx: Any, moe: Any, settings: EpSettings, extra: Extra, device: Any, pulse: Pulse
+    ) -> None:
         import torch
 
-        self.ctx, self.moe, self.settings, self.extra, self.device, self.pulse = ctx, moe, settings, extra, device, pulse
+        self.ctx, self.moe, self.settings, self.extra, self.device, self.pulse = (
+            ctx,
+            moe,
+            settings,
+            extra,
+            device,
+            pulse,
+        )
         self.workload: Workload = make(settings)
         form, seed = settings.format, settings.seed
         self.tokens = payload(form, settings.hidden, settings.tokens, ctx.rank, seed)
@@ -128,16 +140,18 @@ class _Rank:
             self._capture()
         spans.update(self._phases())
         spans.update(self._round_trips())
-        spans.update(self._limits())
         notes: list[str] = []
         self.pulse.phase("peers", len(self.settings.peers))
         for peer in self.settings.peers:
             if peer == "mpi":
                 continue  # a run of its own, under mpirun
-            found, note = peers.torch_peer(peer, self.ctx, self.settings, self.workload, self.extra, self.device)
+            found, note = peers.torch_peer(
+                peer, self.ctx, self.settings, self.workload, self.extra, self.device
+            )
             spans.update({(peer, op): value for op, value in found.items()})
             notes += [note] if note else []
             self.pulse.step()
+        self.ctx.barrier()  # nobody leaves while another still needs it
         return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
 
     # -- the library
@@ -151,7 +165,7 @@ class _Rank:
         return self.moe.combine(self.rows, recv.routing)
 
     def _expert(self, recv: Any) -> None:
-        """Fills `rows` with what the expert makes of the received ones. Waits for the device only on the CPU."""
+        """Fills `rows` with what the expert makes of the received ones, without waiting for a GPU."""
         import torch
 
         if self.rows is None:
@@ -191,7 +205,9 @@ class _Rank:
         self._check_combine(self.combine(recv))
 
     def _phases(self) -> dict[tuple[str, str], Spans]:
+        """Dispatch, combine and the plain copies that limit them, in turn: a busy machine slows all."""
         settings = self.settings
+        copies = self._copies()
         self.pulse.phase("dispatch and combine", settings.warmup + settings.iters)
         for iteration in range(-settings.warmup, settings.iters):
             if iteration == 0:
@@ -201,18 +217,20 @@ class _Rank:
             last = iteration == settings.iters - 1
             if last:
                 self._check_dispatch(recv)
-                self.ctx.barrier()
             y = self.clock.time("combine", lambda recv=recv: self.combine(recv))
             if last:
                 self._check_combine(y)
+            for op, copy in copies.items():
+                self.clock.time(f"copy {op}", copy)
             self.pulse.step()
         found = self.clock.spans()
         self.clock.drop()
-        self.ctx.check()
-        return {("mori", op): value for op, value in found.items()}
+        self.ctx.barrier()
+        keys = {f"copy {op}": ("copy", op) for op in copies}
+        return {keys.get(name, ("mori", name)): value for name, value in found.items()}
 
     def _round_trips(self) -> dict[tuple[str, str], Spans]:
-        """Dispatch and combine with nothing between. What is combined are constants, known without looking."""
+        """Dispatch and combine with nothing between. What is combined are constants."""
         settings = self.settings
         self.pulse.phase("round trip", settings.warmup + settings.iters)
         self.rows.fill_(verify.factor(self.ctx.rank))
@@ -223,40 +241,20 @@ class _Rank:
             self.pulse.step()
         self._check_combine(y, constant=True)
         found = self.clock.spans()
-        self.clock.drop()
-        self.ctx.check()
+        self.ctx.barrier()
         return {("mori", op): value for op, value in found.items()}
 
-    def _limits(self) -> dict[tuple[str, str], Spans]:
+    def _copies(self) -> dict[str, Callable[[], None]]:
+        """The plain copy of each operation's bytes; none where there is nobody to copy to."""
         settings, rows = self.settings, self.workload.rows()
-        self.pulse.phase("copy limit", 2 * settings.iters)
         if self.ctx.world_size == 1:
             return {}
-        out = {}
-        for op, form, matrix in (("dispatch", settings.format, rows), ("combine", settings.combine_format, rows.T)):
-            sent = matrix * form.row_bytes(settings.hidden)
-            copy = self._copier(op, sent, form)
-            for iteration in range(-max(2, settings.warmup), settings.iters):
-                if iteration == 0:
-                    self.clock.drop()
-                self.clock.time(op, copy)
-                self.pulse.step()
-            out["copy", op] = self.clock.spans()[op]
-            self.clock.drop()
-        return out
-
-    def _copier(self, op: str, sent: NDArray[np.int64], form: Format) -> Callable[[], None]:
-        """The copy of `sent` bytes, read from a buffer as large as the operation's own input."""
-        import torch
-
-        off_diagonal = sent[self.ctx.rank].copy()
-        off_diagonal[self.ctx.rank] = 0
-        count = int(off_diagonal.max(initial=0) if op == "dispatch" else off_diagonal.sum())
-        if self.device.type == "cpu":
-            source = np.resize(self.tokens.ravel(), max(count, 1))
-            return limit.cpu_copy(self.ctx, op, sent, source, consecutive=op == "combine")
-        tensor = torch.zeros(max(count, 1), dtype=torch.uint8, device=self.device)
-        return limit.cuda_copy(self.ctx, op, sent, tensor, self.extra.shared, consecutive=op == "combine")
+        out = settings.format.row_bytes(settings.hidden) * rows
+        back = settings.combine_format.row_bytes(settings.hidden) * rows.T
+        return {
+            "dispatch": limit.plain_copy(self.ctx, out, consecutive=False, device=self.device),
+            "combine": limit.plain_copy(self.ctx, back, consecutive=True, device=self.device),
+        }
 
     # -- checks
 
@@ -282,13 +280,28 @@ class _Rank:
             src=host(recv.src),
             counts=recv.counts.cpu().numpy(),
         )
-        verify.check_dispatch(settings, self.workload, self.ctx.rank, got)
+        self._agree(lambda: verify.check_dispatch(settings, self.workload, self.ctx.rank, got))
 
     def _check_combine(self, y: Any, *, constant: bool = False) -> None:
         import torch
 
         got = y.contiguous().view(torch.uint8).cpu().numpy()
-        verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant)
+        self._agree(
+            lambda: verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant)
+        )
+
+    def _agree(self, check: Callable[[], None]) -> None:
+        """Raises on all ranks what the first of them has found, so that none is left waiting for it."""
+        fault = ""
+        try:
+            check()
+        except verify.Mismatch as error:
+            fault = str(error)
+        faults = [
+            message.payload.decode() for message in self.ctx.mesh.exchange("bench verify", fault.encode())
+        ]
+        if any(faults):
+            raise verify.Mismatch(next(filter(None, faults)))
 
 
 def _sms(moe: Any, device: Any) -> int | None:

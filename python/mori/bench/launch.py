@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Starts the ranks of `mori bench ep`, or joins torchrun's, and makes the report from what they bring home.
 
-Ranks are processes, each with a GPU of its own on a machine that has enough. With fewer GPUs than ranks they are
-threads of one process with a stream each, because a GPU does not run kernels of different processes at the same time
-and ranks wait for each other inside kernels.
+Ranks are processes, each with a GPU of its own on a machine that has enough. With fewer GPUs than ranks they
+are threads of one process with a stream each, because a GPU does not run kernels of different processes at
+the same time and ranks wait for each other inside kernels.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ from pathlib import Path
 from typing import Any
 
 from .. import config
-from ..errors import ConfigError, MoriError
+from ..errors import ConfigError
 from . import peers
 from .ep import OPS, Extra, Opener, RankResult, open_mori, run_rank
 from .report import Meta, Report, Row, build_row
 from .settings import EpSettings
 from .statistics import Spans, Traffic, gbps, slowest_us, summarise, traffic
+from .verify import Mismatch
 from .workload import make
 
 __all__ = ["assemble", "run_ep"]
 
 
-def run_ep(settings: EpSettings, *, pulse: str = "", opener: Opener = open_mori, mode: str = "") -> Report | None:
+def run_ep(
+    settings: EpSettings, *, pulse: str = "", opener: Opener = open_mori, mode: str = ""
+) -> Report | None:
     """Runs the bench and gives its report; None on ranks other than 0 of a torchrun.
 
-    `pulse` is the path that progress.draw() gave. `mode` (process or thread) is chosen by the device if empty.
-    Raises verify.Mismatch if any result is wrong, testing.RankError with the traceback of a rank that failed.
+    `pulse` is the path that progress.draw() gave. `mode` (process or thread) is chosen by the device if
+    empty. Raises verify.Mismatch if any result is wrong, testing.RankError with the traceback of a rank that
+    failed.
     """
     make(settings)  # refuses a routing file that does not fit, before anything starts
     started = time.monotonic()
@@ -51,22 +55,41 @@ def run_ep(settings: EpSettings, *, pulse: str = "", opener: Opener = open_mori,
     mode = mode or ("thread" if crowded else "process")
     with tempfile.TemporaryDirectory(prefix="mori-bench-") as folder:
         store = str(Path(folder, "store"))
-        extra = Extra(devices=gpus, pulse=pulse, store=store, shared={} if mode == "thread" else None)
+        extra = Extra(devices=gpus, pulse=pulse, store=store, threads=mode == "thread")
         try:
             results = run_ranks(
                 run_rank, settings.ranks, settings, extra, opener, mode=mode, timeout=settings.timeout_s
             )
         except RankError as error:
-            if isinstance(error.__cause__, MoriError) and type(error.__cause__).__name__ == "Mismatch":
-                raise error.__cause__ from error
-            raise
-    notes, mpi = [], []
+            if isinstance(error.__cause__, Mismatch):
+                raise error.__cause__ from None
+            guilty = _guilty(error.tracebacks)
+            text = "\n".join(
+                f"rank {rank} of {settings.ranks} failed:\n{error.tracebacks[rank]}" for rank in guilty
+            )
+            raise RankError(text, error.tracebacks) from error.__cause__
+    notes: list[str] = []
+    mpi: list[dict[str, Spans]] = []
     if "mpi" in settings.peers:
         mpi, note = peers.mpi_peer(settings, max(10.0, settings.timeout_s - (time.monotonic() - started)))
         notes += [note] if note else []
     if crowded:
-        notes.append(f"{settings.ranks} ranks share {gpus} GPU{'s' if gpus > 1 else ''}: threads of one process, a stream each")
-    return assemble(settings, results, mpi, mode="threads" if mode == "thread" else "processes", gpus=gpus, notes=notes)
+        shared = f"{gpus} GPU{'s' if gpus > 1 else ''}"
+        notes.append(f"{settings.ranks} ranks share {shared}: threads of one process, a stream each")
+    return assemble(
+        settings, results, mpi, mode="threads" if mode == "thread" else "processes", gpus=gpus, notes=notes
+    )
+
+
+def _guilty(tracebacks: dict[int, str]) -> list[int]:
+    """Ranks that failed by themselves; those that only missed them would bury the cause."""
+    consequences = ("PeerLost", "TimeoutError", "BrokenBarrierError", "did not end in time")
+    first = [
+        rank
+        for rank, text in tracebacks.items()
+        if not any(c in text.strip().splitlines()[-1] for c in consequences)
+    ]
+    return first or list(tracebacks)
 
 
 def _join_torchrun(settings: EpSettings, gpus: int, pulse: str, opener: Opener) -> Report | None:
@@ -79,7 +102,7 @@ def _join_torchrun(settings: EpSettings, gpus: int, pulse: str, opener: Opener) 
             raise ConfigError(f"ranks={settings.ranks} differs from the launcher's world of {size}")
         if settings.device == "cuda" and gpus < size:
             raise ConfigError(
-                f"device='cuda': {gpus} GPUs for {size} processes, whose kernels would not run at the same time; "
+                f"device='cuda': {gpus} GPUs for {size} processes, whose kernels would not run together; "
                 "start without torchrun, and the ranks become threads of one process"
             )
         result = run_rank(rank, size, None, settings, Extra(devices=gpus, pulse=pulse), opener)
@@ -115,7 +138,9 @@ def assemble(
     timings = {key: summarise(slowest_us([r.spans[key] for r in results])) for key in results[0].spans}
     if mpi:
         timings |= {("mpi", op): summarise(slowest_us([rank[op] for rank in mpi])) for op in mpi[0]}
-    limits = _limits({op: timing.median_us for (impl, op), timing in timings.items() if impl == "copy"}, bytes_of)
+    limits = _limits(
+        {op: timing.median_us for (impl, op), timing in timings.items() if impl == "copy"}, bytes_of
+    )
     table: list[Row] = []
     for impl in ("mori", *settings.peers):
         for op in OPS:
@@ -160,7 +185,9 @@ def _meta(
     import torch
 
     paths = {"cpu": "memcpy from private memory into the peers' mapped shared memory"}
-    limit = paths.get(settings.device, "copy_ into the peers' memory" if gpus > 1 else "copy_ within one GPU's memory")
+    limit = paths.get(
+        settings.device, "copy_ into the peers' memory" if gpus > 1 else "copy_ within one GPU's memory"
+    )
     return Meta(
         commit=_commit(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -177,7 +204,7 @@ def _meta(
         clock="host" if settings.device == "cpu" else "events",
         cores=os.cpu_count() or 1,
         version=_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         gpus=gpus or None,
         limit=limit if has_limit else None,
         notes=notes,
@@ -194,17 +221,21 @@ def _gpu_count() -> int:
 
 def _version() -> str:
     try:
-        return importlib.metadata.version("mori")
+        return importlib.metadata.version("mori-comm")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
 
 
 def _commit() -> str:
-    """The commit of the checkout that this file lies in, "+" appended if it was changed; empty outside of one."""
+    """The commit of the checkout that this file lies in, with "+" if changed; empty outside of one."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True)
+        found = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")

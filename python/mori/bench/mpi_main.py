@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """One rank of the MPI peer, started by mpirun: `python -m mori.bench.mpi_main SETTINGS.json SPANS.json`.
 
-Recomputes the run's data from its settings, exchanges the packed rows with Alltoallv, checks and times them. Ends all
-ranks at the first error. Needs neither torch nor the rest of MoRI.
+Recomputes the run's data from its settings, exchanges the packed rows with Alltoallv, checks and times them.
+Ends all ranks at the first error. Needs neither torch nor the rest of MoRI.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """Other libraries on the same data in the same run: an all-to-all of rows, through their public interfaces.
 
-They are measured generously. Their rows are packed by destination beforehand and left packed afterwards, every rank
-knows all counts, ids, weights and sources are not sent, and their combine moves rows without adding them. So their
-numbers are lower bounds of what a dispatch built on them would take. What arrives is compared bit for bit.
+They are measured generously. Their rows are packed by destination beforehand and left packed afterwards,
+every rank knows all counts, ids, weights and sources are not sent, and their combine moves rows without
+adding them. So their numbers are lower bounds of what a dispatch built on them would take. What arrives is
+compared bit for bit.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from .workload import Workload
 __all__ = ["check_bytes", "mpi_peer", "split_sizes", "torch_peer"]
 
 
-def split_sizes(settings: EpSettings, workload: Workload, rank: int, *, returning: bool) -> tuple[list[int], list[int]]:
+def split_sizes(
+    settings: EpSettings, workload: Workload, rank: int, *, returning: bool
+) -> tuple[list[int], list[int]]:
     """Bytes that `rank` sends to, and receives from, each rank."""
     rows = workload.rows()
     out = rows[rank] * settings.format.row_bytes(settings.hidden)
@@ -58,8 +61,11 @@ def torch_peer(
 
     if backend == "gloo" and device.type != "cpu":
         return {}, "gloo skipped: it exchanges CPU memory; give --device cpu"
-    if extra.shared is not None:
-        return {}, f"{backend} skipped: it needs a process{' and a GPU' if backend == 'nccl' else ''} per rank"
+    if extra.threads:
+        return (
+            {},
+            f"{backend} skipped: it needs a process{' and a GPU' if backend == 'nccl' else ''} per rank",
+        )
     if not getattr(dist, f"is_{backend}_available")():
         return {}, f"{backend} skipped: this torch was built without it"
     limit = timedelta(seconds=settings.timeout_s)
@@ -76,9 +82,14 @@ def torch_peer(
         for op, returning in (("dispatch", False), ("combine", True)):
             send, want = packed(settings, workload, ctx.rank, returning=returning)
             out_sizes, in_sizes = split_sizes(settings, workload, ctx.rank, returning=returning)
-            source, target = torch.from_numpy(send).to(device), torch.zeros(len(want), dtype=torch.uint8, device=device)
+            source, target = (
+                torch.from_numpy(send).to(device),
+                torch.zeros(len(want), dtype=torch.uint8, device=device),
+            )
 
-            def exchange(target: Any = target, source: Any = source, into: Any = in_sizes, out: Any = out_sizes) -> None:
+            def exchange(
+                target: Any = target, source: Any = source, into: Any = in_sizes, out: Any = out_sizes
+            ) -> None:
                 dist.all_to_all_single(target, source, into, out, group=group)
 
             steps[op] = exchange
@@ -109,26 +120,43 @@ def mpi_peer(settings: EpSettings, timeout_s: float) -> tuple[list[dict[str, Spa
     version = subprocess.run([mpirun, "--version"], check=False, capture_output=True, text=True).stdout
     flags = []
     if "Open MPI" in version or "open-mpi" in version:
-        flags = ["--oversubscribe", "--bind-to", "none", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
+        flags = [
+            "--oversubscribe",
+            "--bind-to",
+            "none",
+            *(["--allow-run-as-root"] if os.geteuid() == 0 else []),
+        ]
     with tempfile.TemporaryDirectory(prefix="mori-bench-") as folder:
         question, answer = Path(folder, "settings.json"), Path(folder, "spans.json")
         question.write_bytes(msgspec.json.encode(settings))
         command = [mpirun, *flags, "-n", str(settings.ranks), sys.executable, "-m", "mori.bench.mpi_main"]
-        try:
-            done = subprocess.run(
-                [*command, str(question), str(answer)],
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                stdin=subprocess.DEVNULL,
-            )
-        except subprocess.TimeoutExpired:
-            return [], f"mpi gave no result within {timeout_s:.0f} s"
-        if "Mismatch" in done.stderr:
-            raise Mismatch(f"mpi: {done.stderr.strip().splitlines()[-1]}")
-        if done.returncode or not answer.exists():
-            last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-            return [], f"mpi failed with exit code {done.returncode}: {' / '.join(last[-3:])}"
+        code, text = _run([*command, str(question), str(answer)], timeout_s)
+        if code is None:
+            return [], f"mpi gave no result within {timeout_s:g} s"
+        lines = text.strip().splitlines() or ["no message"]
+        if "Mismatch" in text:
+            raise Mismatch(next(line for line in lines if "Mismatch" in line))
+        if code or not answer.exists():
+            return [], f"mpi failed with exit code {code}: {' / '.join(lines[-3:])}"
         ranks = json.loads(answer.read_text())
     return [{op: Spans(**spans) for op, spans in rank.items()} for rank in ranks], ""
+
+
+def _run(command: list[str], timeout_s: float) -> tuple[int | None, str]:
+    """Exit code and output; no code if it had to be stopped, politely, so that mpirun ends its ranks."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            code: int | None = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        output.seek(0)
+        return code, output.read().decode(errors="replace")

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ConfigError
 from .report import Report
 
-__all__ = ["draw"]
+__all__ = ["draw", "require"]
 
 _COLOURS = {"mori": "#1f6f8b", "gloo": "#b0a990", "mpi": "#8c8c9c", "nccl": "#7ba05b"}
 
@@ -36,8 +36,9 @@ def draw(report: Report, file: Path) -> None:
     FigureCanvasAgg(figure)
     meta, first = report.meta, report.rows[0]
     figure.suptitle(
-        f"Expert-parallel exchange over {meta.ranks} ranks: {first.tokens} tokens of {first.hidden} elements each, "
-        f"top-{meta.topk} of {meta.experts} experts\n{meta.machine if meta.clock == 'host' else meta.device}",
+        f"Expert-parallel exchange over {meta.ranks} ranks: {first.tokens} tokens of {first.hidden} elements "
+        f"each, top-{meta.topk} of {meta.experts} experts\n"
+        f"{meta.machine if meta.clock == 'host' else meta.device}",
         fontsize=11,
     )
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
@@ -71,7 +72,13 @@ def _bars(axes: Any, report: Report) -> None:
         label = row.impl if row.op == ops[0] else None
         axes.barh(place, row.wire_gbps, height * 0.9, color=_COLOURS.get(row.impl, "#999999"), label=label)
         share = "" if row.ratio is None else f", {row.ratio:.0%} of the limit"
-        axes.text(row.wire_gbps, place, f" {row.wire_gbps:.2f} GB/s, {_time(row.median_us)}{share}", va="center", fontsize=8)
+        axes.text(
+            row.wire_gbps,
+            place,
+            f" {row.wire_gbps:.2f} GB/s, {_time(row.median_us)}{share}",
+            va="center",
+            fontsize=8,
+        )
     for index, op in enumerate(ops):
         limit = next((row.limit_gbps for row in report.rows if row.op == op and row.limit_gbps), None)
         if limit:

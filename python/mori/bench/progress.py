@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """How far a run is, told by rank 0 to whoever draws the bar.
 
-The ranks may be processes, threads or torchrun's own, so the word travels through a small mapped file: rank 0 writes
-into it (a few stores, nothing that could disturb a measurement), the drawing thread looks at it ten times a second.
+The ranks may be processes, threads or torchrun's own, so the word travels through a small mapped file: rank 0
+writes into it (a few stores, nothing that could disturb a measurement), the drawing thread looks at it ten
+times a second.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 __all__ = ["PHASES", "Pulse", "draw"]
 
-PHASES = ("starting ranks", "verifying", "dispatch and combine", "round trip", "copy limit", "peers", "done")
+PHASES = ("starting ranks", "verifying", "dispatch and combine", "round trip", "peers", "done")
 _FIELDS = struct.Struct("<III")  # phase, steps done, steps to do
 
 

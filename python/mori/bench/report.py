@@ -83,39 +83,58 @@ def build_row(summary: Summary, bytes_: Traffic, limit_gbps: float | None, **fie
         p90_us=round(summary.p90_us, 3),
         algo_bytes=round(bytes_.algo_bytes),
         wire_bytes=round(bytes_.wire_bytes),
-        algo_gbps=round(gbps(bytes_.algo_bytes, summary.median_us), 4),
-        wire_gbps=round(wire, 4),
-        limit_gbps=round(limit, 4) if limit else None,
-        ratio=round(wire / limit, 4) if limit else None,
+        algo_gbps=_digits(gbps(bytes_.algo_bytes, summary.median_us)),
+        wire_gbps=_digits(wire),
+        limit_gbps=_digits(limit) if limit else None,
+        ratio=_digits(wire / limit) if limit else None,
         **fields,
     )
+
+
+def _us(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.5g}")
 
 
 def write_json(report: Report, file: Path) -> None:
     file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
+_HEADINGS = ("impl", "op", "median\nus", "p10\np90", "", "MB", "GB/s", "limit\nGB/s", "ratio", "verified")
+
+
 def table(report: Report) -> Any:
-    """The rows as a rich table."""
+    """The rows as a rich table of less than 80 columns; of two lines each, algorithm and wire bytes."""
+    from rich import box
     from rich.table import Table
 
     meta, first = report.meta, report.rows[0]
     out = Table(
-        title=f"{report.bench}: {meta.ranks} ranks, {first.tokens} tokens each, hidden {first.hidden}, top-{meta.topk} of "
-        f"{meta.experts}, {meta.device}",
-        caption="us: of the slowest rank; MB and GB/s: mean per rank; algo: received, own rows too; wire: sent to others; "
-        "limit: plain copy of the wire bytes",
+        title=f"{report.bench}: {meta.ranks} ranks, {first.tokens} tokens each, hidden {first.hidden}, "
+        f"top-{meta.topk} of {meta.experts}, {meta.device}",
+        caption="us: of the slowest rank. MB and GB/s: mean per rank; algo: received, own rows too; "
+        "wire: sent to others. limit: a plain copy of the wire bytes. ratio: wire to limit.",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
     )
-    headings = ("impl", "op", "dtype", "median us", "p10", "p90", "algo MB", "wire MB", "algo GB/s", "wire GB/s", "limit GB/s",
-                "ratio", "verified")  # fmt: skip
-    for heading in headings:
-        out.add_column(heading, justify="left" if heading in ("impl", "op", "dtype", "verified") else "right")
+    for heading in _HEADINGS:
+        left = heading in ("impl", "op", "", "verified")
+        out.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for row in report.rows:
+        rates = ("" if v is None else f"{v:.2f}" for v in (row.limit_gbps, row.ratio))
         out.add_row(
-            row.impl, row.op.replace("_", " "), row.dtype, f"{row.median_us:,.1f}", f"{row.p10_us:,.1f}", f"{row.p90_us:,.1f}",
-            f"{row.algo_bytes / 1e6:.2f}", f"{row.wire_bytes / 1e6:.2f}", f"{row.algo_gbps:.2f}", f"{row.wire_gbps:.2f}",
-            "" if row.limit_gbps is None else f"{row.limit_gbps:.2f}", "" if row.ratio is None else f"{row.ratio:.2f}",
+            row.impl,
+            f"{row.op.replace('_', ' ')}\n{row.dtype}",
+            _us(row.median_us),
+            f"{_us(row.p10_us)}\n{_us(row.p90_us)}",
+            "algo\nwire",
+            f"{row.algo_bytes / 1e6:.2f}\n{row.wire_bytes / 1e6:.2f}",
+            f"{row.algo_gbps:.2f}\n{row.wire_gbps:.2f}",
+            *(f"\n{rate}" for rate in rates),
             "yes" if row.verified else "NO",
             style="bold" if row.impl == "mori" else None,
-        )  # fmt: skip
+        )
     return out

@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""What one run of `mori bench ep` measures: its arguments, checked before any process starts, and the row formats.
+"""What one run of `mori bench ep` measures: its arguments, checked before any process starts, and the row
+formats.
 
-A row is what one token sends to one rank: `hidden` elements plus, for the narrow formats, their scales. FORMATS is
-the one table of them. Nothing here needs torch.
+A row is what one token sends to one rank: `hidden` elements plus, for the narrow formats, their scales.
+FORMATS is the one table of them. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -96,20 +97,27 @@ class EpSettings:
         if not self.timeout_s > 0:
             raise ConfigError(f"timeout={self.timeout_s:g} must be more than 0 seconds")
         if self.topk > self.experts:
-            raise ConfigError(f"topk={self.topk} exceeds experts={self.experts}; each token can visit an expert once")
+            raise ConfigError(
+                f"topk={self.topk} exceeds experts={self.experts}; each token can visit an expert once"
+            )
         if self.experts < self.ranks:
-            raise ConfigError(f"experts={self.experts} is less than ranks={self.ranks}; each rank holds at least one")
+            raise ConfigError(
+                f"experts={self.experts} is less than ranks={self.ranks}; each rank holds at least one"
+            )
         if self.payload_bytes % 16:
             raise ConfigError(
-                f"hidden={self.hidden} makes {self.dtype} rows of {self.hidden * self.format.bits / 8:g} bytes; rows must "
-                f"be a multiple of 16 bytes, so hidden a multiple of {128 // self.format.bits}"
+                f"hidden={self.hidden} makes {self.dtype} rows of {self.hidden * self.format.bits / 8:g} "
+                "bytes; rows must be a multiple of 16 bytes, so hidden a multiple of "
+                f"{128 // self.format.bits}"
             )
         if self.graph and self.device != "cuda":
             raise ConfigError("graph needs device=cuda; a CPU has no graphs")
         if "nccl" in self.peers and self.device != "cuda":
             raise ConfigError("peers=nccl needs device=cuda")
         if self.routing not in ("", *ROUTINGS) and not Path(self.routing).is_file():
-            raise ConfigError(f"routing={self.routing!r} is neither {', '.join(ROUTINGS)} nor an existing .npz file")
+            raise ConfigError(
+                f"routing={self.routing!r} is neither {', '.join(ROUTINGS)} nor an existing .npz file"
+            )
 
     @property
     def format(self) -> Format:

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: MIT
 """From the ranks' clocks to one number per iteration, and from rows to bytes.
 
-One iteration lasts until its slowest rank is done. On one host all CPU ranks read one clock, so an iteration is the
-time from when the first rank starts to when the last one ends: with more ranks than cores a rank that has not been
-scheduled yet counts as waiting, for the measured library, its peers and the copy limit alike. On GPUs it is the
-longest of the ranks' own times between two events in their streams.
+One iteration lasts until its slowest rank is done. On one host all CPU ranks read one clock, so an iteration
+is the time from when the first rank starts to when the last one ends: with more ranks than cores a rank that
+has not been scheduled yet counts as waiting, for the measured library, its peers and the copy limit alike. On
+GPUs it is the longest of the ranks' own times between two events in their streams.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Spans", "Summary", "Traffic", "gbps", "slowest_us", "summarise", "tr
 
 @dataclasses.dataclass(frozen=True)
 class Spans:
-    """One rank's iterations of one operation, in nanoseconds. Without a clock shared by the ranks, starts are 0."""
+    """One rank's iterations of one operation. Without a clock shared by the ranks, starts are 0."""
 
     starts_ns: list[int]
     ends_ns: list[int]
@@ -58,7 +58,7 @@ def summarise(us: NDArray[np.float64]) -> Summary:
 
 
 def traffic(rows: NDArray[np.int64], row_bytes: int) -> Traffic:
-    """Bytes of a dispatch with `rows` [source, destination]; a combine's are the same with its own row size."""
+    """Bytes of an exchange of `rows` [source, destination], or of its transpose."""
     ranks = rows.shape[0]
     everything, kept = int(rows.sum()), int(np.trace(rows))
     return Traffic(everything * row_bytes / ranks, (everything - kept) * row_bytes / ranks)

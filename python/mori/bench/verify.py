@@ -1,13 +1,15 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""What dispatch and combine must produce, recomputed densely from the seeds of all ranks, and compared bit for bit.
+"""What dispatch and combine must produce, recomputed densely from the seeds of all ranks, and compared bit
+for bit.
 
-Dispatch: every (source rank, token) that visits an expert of this rank arrives exactly once, with its payload, its
-scales, and the ids and weights of the experts that are here. Combine: for each token the rows that the visited ranks
-return are added in float32 in ascending order of rank, then rounded once to the row's format.
+Dispatch: every (source rank, token) that visits an expert of this rank arrives exactly once, with its
+payload, its scales, and the ids and weights of the experts that are here. Combine: for each token the rows
+that the visited ranks return are added in float32 in ascending order of rank, then rounded once to the row's
+format.
 
-The "expert" of the bench multiplies by a factor of its rank, so that a row returned by the wrong rank is noticed. It
-exists twice: in numpy for the reference, in torch for the device. Both round exactly alike.
+The "expert" of the bench multiplies by a factor of its rank, so that a row returned by the wrong rank is
+noticed. It exists twice: in numpy for the reference, in torch for the device. Both round exactly alike.
 """
 
 from __future__ import annotations
@@ -44,36 +46,36 @@ class Received:
 
 
 def factor(rank: int) -> float:
-    """What the expert of a rank multiplies by: a short binary fraction, so the product is exact in float32."""
+    """What the expert of a rank multiplies by: a short fraction, so the product is exact in float32."""
     return (rank % 7 + 1) * (-0.25 if rank % 2 else 0.25)
 
 
 def _decode(form: Format, raw: Bytes) -> NDArray[np.float32]:
     if form.name == "bf16":
-        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        words = raw.view(np.uint16).astype(np.uint32)
+        return np.left_shift(words, 16, out=words).view(np.float32)
     if form.name == "fp16":
         return raw.view(np.float16).astype(np.float32)
     if form.name == "fp32":
         return raw.view(np.float32)
-    # The narrow formats are taken as integers: their true value is the expert code's business, not the transport's.
-    if form.name == "fp8":
-        return raw.astype(np.float32) - np.float32(127.5)
-    pairs = np.stack([raw & 15, raw >> 4], axis=-1).reshape(raw.shape[0], -1)
-    return pairs.astype(np.float32) - np.float32(7.5)
+    # The narrow formats are taken as integers: their true value is no business of the transport.
+    middle = np.float32(127.5 if form.name == "fp8" else 7.5)
+    whole = raw if form.name == "fp8" else np.stack([raw & 15, raw >> 4], axis=-1).reshape(len(raw), -1)
+    return np.asarray(whole - middle, dtype=np.float32)
 
 
 def _encode(form: Format, values: NDArray[np.float32]) -> Bytes:
     if form.name == "bf16":
         bits = np.ascontiguousarray(values).view(np.uint32)
         nearest_even = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
-        return nearest_even.astype(np.uint16).view(np.uint8)
+        return np.asarray(nearest_even, dtype=np.uint16).view(np.uint8)
     if form.name == "fp16":
         return values.astype(np.float16).view(np.uint8)
     return np.ascontiguousarray(values).view(np.uint8)
 
 
 def expert(settings: EpSettings, raw: Bytes, rank: int) -> Bytes:
-    """The rows that the expert of `rank` returns for received rows [n, payload bytes], in the combine format."""
+    """What the expert of `rank` makes of received rows [n, payload bytes], in the combine format."""
     return _encode(settings.combine_format, _decode(settings.format, raw) * np.float32(factor(rank)))
 
 
@@ -97,8 +99,10 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
     expected = visits.sum(axis=1)
     where = f"dispatch on rank {rank}"
     if not np.array_equal(got.counts, expected):
-        source = int(np.flatnonzero(np.asarray(got.counts) != expected)[0])
-        raise Mismatch(f"{where}: {got.counts[source]} rows counted from rank {source}, expected {expected[source]}")
+        peer = int(np.flatnonzero(np.asarray(got.counts) != expected)[0])
+        raise Mismatch(
+            f"{where}: {got.counts[peer]} rows counted from rank {peer}, expected {expected[peer]}"
+        )
     source, token = got.src >> 32, got.src & 0xFFFFFFFF
     wanted = np.flatnonzero(visits.ravel())
     flat = source * settings.tokens + token
@@ -112,7 +116,9 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
         here = (ids >= 0) & (workload.owner[ids] == rank)
         form, sizes = settings.format, (settings.hidden, settings.tokens, peer, settings.seed)
         label = _Label(where, rows, peer, tokens)
-        label.compare("topk_ids", got.topk_ids[rows].astype(np.int64), np.where(here, ids, -1).astype(np.int64))
+        label.compare(
+            "topk_ids", got.topk_ids[rows].astype(np.int64), np.where(here, ids, -1).astype(np.int64)
+        )
         weights = np.where(here, workload.weights[peer, tokens], 0)
         label.compare("topk_weights", np.where(here, got.topk_weights[rows], 0).astype(np.float32), weights)
         label.compare("x", *_as_elements(form, got.x[rows], payload(form, *sizes)[tokens]))
@@ -141,7 +147,8 @@ def check_combine(
 def packed(settings: EpSettings, workload: Workload, rank: int, *, returning: bool) -> tuple[Bytes, Bytes]:
     """Rows packed by peer, for libraries that exchange bytes: (what `rank` sends, what it must receive).
 
-    With `returning` they are the experts' results on their way back, else tokens with their scales on their way out.
+    With `returning` they are the experts' results on their way back, else tokens with their scales on their
+    way out.
     """
     visits = workload.visits()
 
@@ -174,9 +181,10 @@ class _Label:
         if not different.any():
             return
         row, column = (int(i) for i in np.argwhere(different)[0])
+        seen, expected = (f"0x{int(_bits(a)[row, column]):0{2 * width}x}" for a in (got, want))
         raise Mismatch(
-            f"{self.where}: {name}[{self.rows[row]}, {column}] (token {self.tokens[row]} of rank {self.source}) is "
-            f"0x{int(_bits(got)[row, column]):0{2 * width}x}, expected 0x{int(_bits(want)[row, column]):0{2 * width}x}; "
+            f"{self.where}: {name}[{self.rows[row]}, {column}] (token {self.tokens[row]} of rank "
+            f"{self.source}) is {seen}, expected {expected}; "
             f"{int(different.sum())} of {different.size} elements differ"
         )
 
@@ -193,8 +201,13 @@ def _as_elements(form: Format, got: Bytes, want: Bytes) -> tuple[NDArray[Any], N
 def _set_difference(got: NDArray[np.int64], want: NDArray[np.int64], tokens: int) -> str:
     unique, times = np.unique(got, return_counts=True)
     absent = np.setdiff1d(want, unique)
-    for flat, problem in ((absent, "did not arrive"), (np.setdiff1d(unique, want), "arrived, and should not have")):
+    for flat, problem in (
+        (absent, "did not arrive"),
+        (np.setdiff1d(unique, want), "arrived, and should not have"),
+    ):
         if len(flat):
             return f"token {flat[0] % tokens} of rank {flat[0] // tokens} {problem} ({len(flat)} such)"
     twice = unique[times > 1]
-    return f"token {twice[0] % tokens} of rank {twice[0] // tokens} arrived more than once ({len(twice)} such)"
+    return (
+        f"token {twice[0] % tokens} of rank {twice[0] // tokens} arrived more than once ({len(twice)} such)"
+    )

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The data of a run: which experts each token visits, and the bytes of every rank's tokens.
 
-Everything follows from the settings and a seed, so each rank can compute what every other rank sent and check what
-it received against that, without a second communication library. Needs numpy only.
+Everything follows from the settings and a seed, so each rank can compute what every other rank sent and check
+what it received against that, without a second communication library. Needs numpy only.
 
     uniform   every set of `topk` distinct experts is as likely as any other
     zipf      the i-th most popular expert is wanted in proportion to 1/i
@@ -51,7 +51,7 @@ class Workload:
     description: str
 
     def visits(self) -> NDArray[np.bool_]:
-        """[source rank, token, destination rank]: whether a row goes there. One row serves all experts of a rank."""
+        """[source rank, token, destination rank]: whether a row goes there, for one or more experts."""
         ranks, tokens, _ = self.ids.shape
         out = np.zeros((ranks, tokens, ranks), dtype=np.bool_)
         source, token, slot = np.nonzero(self.ids >= 0)
@@ -60,7 +60,7 @@ class Workload:
 
     def rows(self) -> NDArray[np.int64]:
         """[source rank, destination rank]: rows sent by a dispatch; a combine sends the transpose."""
-        return self.visits().sum(axis=1, dtype=np.int64)
+        return np.asarray(self.visits().sum(axis=1, dtype=np.int64))
 
 
 def owners(experts: int, ranks: int) -> NDArray[np.int32]:
@@ -96,15 +96,15 @@ def _popularity(settings: EpSettings, owner: NDArray[np.int32]) -> NDArray[np.fl
         hot = owner == 0
         if hot.all():
             return np.ones(settings.experts)
-        return np.where(hot, HOT_SHARE / hot.sum(), (1 - HOT_SHARE) / (~hot).sum())
+        return np.asarray(np.where(hot, HOT_SHARE / hot.sum(), (1 - HOT_SHARE) / (~hot).sum()))
     return np.ones(settings.experts)
 
 
 def _replay(recording: Recording, file: Path, settings: EpSettings, owner: NDArray[np.int32]) -> Workload:
     if recording.num_experts != settings.experts:
         raise ConfigError(
-            f"experts={settings.experts} does not fit routing={file.name}, recorded with {recording.num_experts} experts; "
-            f"give --experts {recording.num_experts}, or --routing uniform"
+            f"experts={settings.experts} does not fit routing={file.name}, recorded with "
+            f"{recording.num_experts} experts; give --experts {recording.num_experts}, or --routing uniform"
         )
     recorded_topk = recording.ids.shape[2]
     if settings.topk > recorded_topk:
@@ -141,7 +141,9 @@ def load_recording(file: Path) -> Recording:
             f"they are {ids.dtype} {ids.shape} and {weights.shape}"
         )
     if ids.min() < -1 or ids.max() >= experts:
-        raise ConfigError(f"routing={file}: ids reach from {ids.min()} to {ids.max()}, outside -1 to {experts - 1}")
+        raise ConfigError(
+            f"routing={file}: ids reach from {ids.min()} to {ids.max()}, outside -1 to {experts - 1}"
+        )
     ordered = np.sort(ids, axis=2)
     if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
         raise ConfigError(f"routing={file}: a token lists the same expert twice")
@@ -151,12 +153,12 @@ def load_recording(file: Path) -> Recording:
 def payload(form: Format, hidden: int, tokens: int, rank: int, seed: int) -> Bytes:
     """The tokens of one rank: [tokens, payload bytes], every element finite.
 
-    Magnitudes spread widely enough that a sum depends on the order of its terms: a combine that adds in another
-    order is found out.
+    Magnitudes spread widely enough that a sum depends on the order of its terms: a combine that adds in
+    another order is found out.
     """
     random = np.random.default_rng([seed, rank, 3])
     width = form.payload_bytes(hidden)
-    raw = np.frombuffer(random.bytes(tokens * width), dtype=np.uint8).reshape(tokens, width).copy()
+    raw: Bytes = np.frombuffer(random.bytes(tokens * width), dtype=np.uint8).reshape(tokens, width).copy()
     if form.name == "bf16":
         bits = raw.view(np.uint16)
         bits[:] = (bits & 0x807F) | (((bits >> 7 & 31) + 103) << 7)  # 2^-24 .. 2^8

@@ -23,7 +23,7 @@ struct MoriCpuLane {
   uint32_t block, blocks;  ///< index and number of blocks in the grid
   uint32_t warp, warps;    ///< index and number of warps in the block
   uint32_t lane;
-  uint32_t reserved;
+  uint32_t spins;  ///< rounds of a waiting loop before it should yield: 0 where other lanes share the thread
   unsigned char* shared;  ///< the block's shared memory, 16-byte aligned
   const MoriCpuOps* ops;
 };

@@ -127,6 +127,8 @@ MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
   const vec16* s = static_cast<const vec16*>(from);
   const size_t n = bytes / sizeof(vec16);
   size_t i = lane_id();
+  // unrolled by hand: nvcc would do it again, and spill in kernels of many threads
+  MORI_NO_UNROLL
   for (; i + (kUnroll - 1) * kWarpSize < n; i += kUnroll * kWarpSize) {
     vec16 v[kUnroll];
     MORI_UNROLL
@@ -134,6 +136,7 @@ MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
     MORI_UNROLL
     for (int u = 0; u < kUnroll; ++u) store_streaming(d + i + u * kWarpSize, v[u]);
   }
+  MORI_NO_UNROLL
   for (; i < n; i += kWarpSize) store_streaming(d + i, load_streaming(s + i));
 #endif
 }

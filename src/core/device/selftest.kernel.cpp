@@ -65,7 +65,7 @@ MORI_KERNEL(selftest_count, SelfTestArgs, 1024) {
 /// Each warp copies its row of `count` bytes (a multiple of 16) from in to out.
 MORI_KERNEL(selftest_copy, SelfTestArgs, 1024) {
   const uint64_t row = uint64_t(global_warp()) * args.count;
-  // 1024 threads have 64 registers each on sm_80 and sm_90: eight vectors in flight would be spilled
+  // 1024 threads have 64 registers each on sm_80: eight vectors in flight would be spilled
   warp_copy<4>(global<char>(args.out) + row, global<const char>(args.in) + row, args.count);
 }
 

@@ -18,6 +18,7 @@
 #define MORI_CAT_(a, b) MORI_CAT2_(a, b)
 #define MORI_TARGET_NAMESPACE MORI_CAT_(cpu_w, MORI_CPU_WARP)
 #define MORI_UNROLL _Pragma("GCC unroll 8")
+#define MORI_NO_UNROLL _Pragma("GCC unroll 1")
 #define MORI_DEVICE inline __attribute__((always_inline))
 #define MORI_DEVICE_NOINLINE inline __attribute__((noinline))
 #define MORI_KERNEL(name, Args, max_threads)                                                           \
@@ -135,12 +136,10 @@ MORI_DEVICE_NOINLINE uint64_t clock_ticks() {
   return uint64_t(t.tv_sec) * 1'000'000'000u + uint64_t(t.tv_nsec);
 }
 MORI_DEVICE void pause(uint32_t iteration) {
+  if (iteration >= current_lane->spins) return current_lane->ops->yield(current_lane);
 #if defined(__x86_64__)
-  if (iteration < 32) return _mm_pause();
-#else
-  if (iteration < 32) return;
+  _mm_pause();
 #endif
-  current_lane->ops->yield(current_lane);
 }
 
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return *p; }

@@ -7,6 +7,7 @@
 
 #define MORI_TARGET_NAMESPACE cuda_w32
 #define MORI_UNROLL _Pragma("unroll")
+#define MORI_NO_UNROLL _Pragma("unroll 1")
 #define MORI_DEVICE __device__ __forceinline__
 #define MORI_DEVICE_NOINLINE __device__ __noinline__
 // The second bound keeps ptxas from squeezing a 512-thread kernel into 64 registers and spilling.

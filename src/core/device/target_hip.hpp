@@ -9,6 +9,7 @@
 
 #define MORI_TARGET_NAMESPACE hip_w64
 #define MORI_UNROLL _Pragma("unroll")
+#define MORI_NO_UNROLL _Pragma("unroll 1")
 #define MORI_DEVICE __attribute__((device)) inline __attribute__((always_inline))
 #define MORI_DEVICE_NOINLINE __attribute__((device)) inline __attribute__((noinline))
 #define MORI_KERNEL(name, Args, max_threads)                                                                 \

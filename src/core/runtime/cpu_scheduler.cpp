@@ -15,8 +15,9 @@
 namespace mori::core {
 namespace {
 
-constexpr size_t kIdleStacks = 1024, kIdleBlocks = 16;     // kept for the next launch
-constexpr uint32_t kBlockSync = 0x200, kReturned = 0x201;  // besides the kinds of warp_exchange
+constexpr size_t kIdleStacks = 16 << 10, kIdleBlocks = 256;  // kept for the next launch
+constexpr uint32_t kDirectSpins = 32;                        // about 1 us
+constexpr uint32_t kBlockSync = 0x200, kReturned = 0x201;    // besides the kinds of warp_exchange
 
 std::string kind_words(uint32_t kind) {
   switch (kind) {
@@ -120,7 +121,8 @@ void LaneScheduler::run_direct(CpuJob& job) {
   Lane lane;
   lane.scheduler = this;
   for (uint32_t index; job.take_block(index);) {
-    lane.abi = {index, job.blocks, 0, 1, 0, 0, direct_shared_.prepare(job.shared_bytes), &kDirectOps};
+    lane.abi = {index,      job.blocks, 0, 1, 0, kDirectSpins, direct_shared_.prepare(job.shared_bytes),
+                &kDirectOps};
     *slot_ = &lane.abi;
     job.run(job.args);
     check_guard(job, index, direct_shared_);
@@ -150,7 +152,6 @@ void LaneScheduler::run_fibers(CpuJob& job) {
     }
     resume(*pop());
   }
-  tsan_acquire(&lanes_end_);
 }
 
 void LaneScheduler::start_block(uint32_t index) {
@@ -191,7 +192,6 @@ void LaneScheduler::start_block(uint32_t index) {
     push(lane);
   }
   fruitless_ = 0;
-  tsan_release(&lanes_begin_);
 }
 
 void LaneScheduler::resume(Lane& lane) {
@@ -240,9 +240,7 @@ void LaneScheduler::run_lane(void* argument) {
   Lane& lane = *static_cast<Lane*>(argument);
   LaneScheduler& self = *lane.scheduler;
   CpuJob& job = *self.job_;
-  tsan_acquire(&self.lanes_begin_);
   job.run(job.args);
-  tsan_release(&self.lanes_end_);
   self.check_arrival(lane, kReturned);
   Block& block = *lane.block;
   Warp& warp = block.warps[lane.abi.warp];

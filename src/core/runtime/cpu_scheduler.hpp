@@ -75,7 +75,6 @@ class LaneScheduler {
   std::vector<void*> used_stacks_;  ///< of ended lanes, when they may not be used again in this launch
   size_t stack_count_ = 0;          ///< of stacks_, used_stacks_ and lanes
   std::vector<std::unique_ptr<Block>> live_, idle_;
-  char lanes_begin_ = 0, lanes_end_ = 0;  ///< addresses for ThreadSanitizer
 };
 
 }  // namespace mori::core

@@ -238,9 +238,13 @@ void Fiber::transfer(Fiber& from, Fiber& to, [[maybe_unused]] bool last) {
 
 void Fiber::retire() noexcept {
 #if defined(MORI_TSAN_FIBERS)
-  if (tsan_ != nullptr) __tsan_destroy_fiber(tsan_);
-#endif
+  if (tsan_ == nullptr) return;
+  void* const home = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(tsan_, 1);
+  __tsan_switch_to_fiber(home, 0);  // 0: what came before, on the fiber, is ordered before what follows
+  __tsan_destroy_fiber(tsan_);
   tsan_ = nullptr;
+#endif
 }
 
 }  // namespace mori::core

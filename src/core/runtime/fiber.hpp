@@ -31,7 +31,8 @@ class Fiber {
  public:
   /// The calling thread's own place of execution, filled by the first switch away from it.
   void adopt_thread();
-  /// The next switch to this fiber calls entry(argument) on `stack`. entry must not return.
+  /// The next switch to this fiber calls entry(argument) on `stack`. entry must not return. To
+  /// ThreadSanitizer, what the caller did before is ordered before it.
   void prepare(void* stack, void (*entry)(void*), void* argument);
   /// Leaves `from`, which must be running, and continues `to`. Returns when somebody switches back.
   static void switch_to(Fiber& from, Fiber& to) { transfer(from, to, false); }
@@ -40,7 +41,8 @@ class Fiber {
     transfer(from, to, true);
     __builtin_unreachable();
   }
-  /// Forgets what the sanitizers know of it. Not for the running fiber.
+  /// Ends the fiber for ThreadSanitizer, wherever it stopped: all it did is ordered before what the caller
+  /// does next. Not for the running fiber.
   void retire() noexcept;
 
  private:

@@ -61,10 +61,9 @@ struct GpuDriver {
   Kind kind{};
   const char* library = "";  ///< for messages
   GpuAttributes attributes{};
-  int mapped_type = 1;             ///< kind of memory that mapped_create makes
-  bool mapping_trusted = true;     ///< false: this version maps memory that is not coherent between GPUs
-  bool import_by_pointer = false;  ///< mapped_import takes the address of the descriptor, not its value
-  unsigned host_flags = 3;         ///< portable and mapped
+  int mapped_type = 1;          ///< kind of memory that mapped_create makes
+  bool mapping_trusted = true;  ///< false: this version maps memory that is not coherent between GPUs
+  unsigned host_flags = 3;      ///< portable and mapped
 
   std::string (*error_text)(Status);
   void (*forget_error)();  ///< HIP keeps a thread's last error, which others would take for theirs

@@ -23,10 +23,9 @@ namespace {
 
 constexpr char kLibrary[] = "libamdhip64";
 constexpr int kVersionMapCoherent = 71'400'000;  // major * 10'000'000 + minor * 100'000 + patch
-constexpr int kVersionImportByValue = 70'100'000;
-constexpr int kMappedUncached = 0x40000000;  // hipMemAllocationTypeUncached
-constexpr unsigned kUncached = 3;            // hipDeviceMallocUncached
-constexpr unsigned kFineGrained = 1;         // hipDeviceMallocFinegrained
+constexpr int kMappedUncached = 0x40000000;      // hipMemAllocationTypeUncached
+constexpr unsigned kUncached = 3;                // hipDeviceMallocUncached
+constexpr unsigned kFineGrained = 1;             // hipDeviceMallocFinegrained
 constexpr unsigned kHostCoherent = 0x40000000;
 constexpr int kMemcpyDefault = 4;
 constexpr int kWallClockKhz = 10017;
@@ -98,7 +97,6 @@ void find_mapping(GpuDriver& d, Symbols& symbols) {
   hip.version(&version);
   d.mapped_type = kMappedUncached;
   d.mapping_trusted = complete && version >= kVersionMapCoherent;
-  d.import_by_pointer = version < kVersionImportByValue;
 }
 
 std::string load(GpuDriver& d) {

@@ -11,7 +11,9 @@ struct OrderArgs {
   uint64_t payload, flag;
 };
 
-MORI_DEVICE void write_payload(const OrderArgs& a) { global<uint64_t>(a.payload)[block_lane()] = block_lane(); }
+MORI_DEVICE void write_payload(const OrderArgs& a) {
+  global<uint64_t>(a.payload)[block_lane()] = block_lane();
+}
 
 MORI_KERNEL(good_put, OrderArgs, 256) {
   write_payload(args);

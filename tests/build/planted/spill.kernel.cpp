@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // A kernel that indexes a local array at run time, which lives in slow memory, and one that keeps more values
-// alive than a lane has registers, so that tools/kernel_resources.py is known to find both. Not part of the library.
+// alive than a lane has registers, so that tools/kernel_resources.py is known to find both. Not part of the
+// library.
 #include "src/core/device/prelude.hpp"
 
 namespace mori {
@@ -25,7 +26,8 @@ MORI_KERNEL(bad_pressure, SpillArgs, 1024) {
   for (uint32_t i = 0; i < kValues; ++i) values[i] = load_relaxed<Scope::device>(in + i * 1024);
   uint32_t* out = global<uint32_t>(args.out) + block_lane();
   MORI_UNROLL
-  for (uint32_t i = 0; i < kValues; ++i) store_relaxed<Scope::device>(out + i * 1024, values[kValues - 1 - i]);
+  for (uint32_t i = 0; i < kValues; ++i)
+    store_relaxed<Scope::device>(out + i * 1024, values[kValues - 1 - i]);
 }
 
 MORI_KERNEL(good_sum, SpillArgs, 256) {
