@@ -133,6 +133,8 @@ class _Rank:
         self.clock: Any = HostClock(ctx.barrier) if device.type == "cpu" else EventClock(ctx.barrier)
 
     def run(self) -> RankResult:
+        if self.device.type != "cpu":
+            self._load_kernels()
         spans: dict[tuple[str, str], Spans] = {}
         self.pulse.phase("verifying")
         self._verified_pass()
@@ -153,6 +155,18 @@ class _Rank:
             self.pulse.step()
         self.ctx.barrier()  # nobody leaves while another still needs it
         return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
+
+    def _load_kernels(self) -> None:
+        """Runs once each of torch's kernels that is used between calls. CUDA loads a kernel at its first use and waits
+        for the device then: a deadlock while a kernel of another rank on this GPU waits for this rank."""
+        import torch
+
+        dtype = getattr(torch, self.settings.combine_format.torch_dtype)
+        rows = torch.zeros((1, self.settings.hidden), dtype=dtype, device=self.device)
+        verify.expert_torch(self.settings, self.x[:1].view(torch.uint8), self.ctx.rank, rows)
+        rows.fill_(verify.factor(self.ctx.rank))
+        torch.empty_like(rows.view(torch.uint8)).copy_(rows.view(torch.uint8))
+        self.ctx.barrier()
 
     # -- the library
 

@@ -17,7 +17,8 @@
 #define MORI_CAT2_(a, b) a##b
 #define MORI_CAT_(a, b) MORI_CAT2_(a, b)
 #define MORI_TARGET_NAMESPACE MORI_CAT_(cpu_w, MORI_CPU_WARP)
-#define MORI_UNROLL _Pragma("GCC unroll 8")
+// Nothing: an unrolled lane loop hides from the vectoriser.
+#define MORI_UNROLL
 #define MORI_NO_UNROLL _Pragma("GCC unroll 1")
 #define MORI_DEVICE inline __attribute__((always_inline))
 #define MORI_DEVICE_NOINLINE inline __attribute__((noinline))
