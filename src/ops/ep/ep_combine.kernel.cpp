@@ -174,7 +174,7 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
   // A refused or failed dispatch leaves no routes; all ranks know, and meet here only to stay in step.
   const bool routed = global<const int64_t>(a.routing.header)[0] == int64_t(a.tokens);
 
-  if (!wait_all(a.world, a.shared.credit_signal, epoch - 1, Wait::combine_credit, block.flag)) return;
+  if (!wait_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch - 1, Wait::combine_credit)) return;
   if (routed) {
     load_routes(a, block, row_bytes);
     return_rows(a, block, row_bytes);
@@ -185,13 +185,13 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
           peer_pointer<uint64_t>(a.world, peer, a.shared.combine_digest) + a.world.rank, a.digest);
     }
     sync_block();
-    signal_all(a.world, a.shared.combine_signal, epoch);
+    signal_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch);
   }
-  if (!wait_all(a.world, a.shared.combine_signal, epoch, Wait::combine_rows, block.flag)) return;
+  if (!wait_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch, Wait::combine_rows)) return;
   const bool agreed = same_digests(a, block);
   if (agreed && routed) reduce<T>(a);
   if (!last_block<Scope::system>(&local->arrivals[3], block.flag)) return;
-  signal_all(a.world, a.shared.credit_signal, epoch);
+  signal_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch);
   if (block_lane() == 0) {
     store_relaxed<Scope::device>(&local->combine_epoch, epoch);
     const uint32_t peer = *block.mismatched - 1;
