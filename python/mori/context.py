@@ -293,10 +293,13 @@ def _refused(word: _core.ErrorWord) -> MoriError:
             "nothing was sent"
         )
     if word.refusal == "stale":
-        return ConfigError("routing: its dispatch was refused or failed, there is nothing to combine")
+        return ConfigError(
+            "routing: its dispatch was refused or failed, or it is of a dispatcher made with other arguments; "
+            "there is nothing to combine"
+        )
     return ConfigError(
-        f"rank {word.peer} makes this call with other settings (row bytes, experts, top-k, id type, weights, scales or "
-        "dtype); nothing was sent"
+        f"rank {word.peer} makes this call with other settings (routing of another dispatch, row bytes, experts, top-k, id "
+        "type, weights, scales or dtype); no result was written"
     )
 
 

@@ -65,12 +65,9 @@ class RoutingHandle:
         """The handle that `tensors()` was called on, for the same dispatcher or one made with the same arguments."""
         if len(tensors) not in (2, 3):
             raise ConfigError(f"tensors: got {len(tensors)}, tensors() gives 2 or 3")
-        data = tensors[0]
-        if data.numel() != owner.routing_bytes or data.element_size() != 1:
-            raise ConfigError(
-                f"tensors[0] holds {data.numel()} bytes, a handle of this dispatcher has {owner.routing_bytes}"
-            )
-        return cls(owner, data.clone(), tensors[1].clone(), tensors[2].clone() if len(tensors) == 3 else None)
+        owner.check_routing_tensors(*tensors)
+        copies = [tensor.clone() for tensor in tensors]
+        return cls(owner, copies[0], copies[1], copies[2] if len(copies) == 3 else None)
 
     def _words(self, first: int, count: int) -> torch.Tensor:
         import torch
