@@ -12,7 +12,8 @@ struct MoriCpuLane;
 /// Services of the runtime for a running lane. All lanes of a warp (block) must make the same calls.
 struct MoriCpuOps {
   void (*yield)(MoriCpuLane*);  ///< lets other lanes, blocks and processes run
-  /// Rendezvous of one warp: returns the values all lanes brought. `kind` must agree between them.
+  /// Rendezvous of one warp: returns the values all lanes brought. `kind` must agree between them: one of
+  /// kMoriCpuSyncWarp, kMoriCpuBallot, kMoriCpuShuffle + bytes. Only the first orders memory.
   const uint64_t* (*warp_exchange)(MoriCpuLane*, uint32_t kind, uint64_t value);
   void (*block_sync)(MoriCpuLane*);
 };
@@ -22,7 +23,7 @@ struct MoriCpuLane {
   uint32_t block, blocks;  ///< index and number of blocks in the grid
   uint32_t warp, warps;    ///< index and number of warps in the block
   uint32_t lane;
-  uint32_t reserved;
+  uint32_t spins;  ///< rounds of a waiting loop before it should yield: 0 where other lanes share the thread
   unsigned char* shared;  ///< the block's shared memory, 16-byte aligned
   const MoriCpuOps* ops;
 };
@@ -31,6 +32,7 @@ struct MoriCpuEntry {
   const char* name;
   void (*run)(const void* args);
   uint64_t args_bytes;
+  uint32_t max_threads;  ///< per block, as declared; more are refused at launch as a GPU would
   const MoriCpuEntry* next;
 };
 
@@ -42,6 +44,9 @@ struct MoriCpuObject {
 };
 }
 
+/// The kinds of warp_exchange. A shuffle adds the size of its value, so that lanes of unequal types are
+/// caught.
+inline constexpr uint32_t kMoriCpuSyncWarp = 1, kMoriCpuBallot = 2, kMoriCpuShuffle = 0x100;
 inline constexpr uint32_t kMoriCpuAbi = 1;
 /// Name of the one exported function of a CPU code object: `MoriCpuObject mori_cpu_object()`.
 inline constexpr char kMoriCpuObjectSymbol[] = "mori_cpu_object";

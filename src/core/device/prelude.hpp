@@ -96,7 +96,7 @@ MORI_DEVICE_NOINLINE void fail(const World& world, Wait wait, Refusal refusal, u
 /// Callers: one lane; any number of lanes may wait, each for its own location.
 /// Orders:  acquire at scope S: what was written before the signal is visible to this lane afterwards.
 /// Fails:   false on the deadline (the error word then holds what, peer, value and the value seen),
-///          or at once when the context has failed already.
+///          or within some milliseconds when the context has failed already.
 template <Scope S = Scope::system>
 MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64_t value, Wait what,
                             uint64_t peer) {
@@ -107,8 +107,8 @@ MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64
     seen = load_acquire<S>(location);
     if (seen >= value) return true;
     pause(iteration);
-    if ((iteration & 31u) != 31u) continue;  // the clock and the error word are far away: look seldom
-    if (failed(world)) return false;
+    if ((iteration & 31u) != 31u) continue;
+    if ((iteration & kFailureLookMask) == kFailureLookMask && failed(world)) return false;
     if (world.timeout_ticks != 0 && clock_ticks() - start > world.timeout_ticks) {
       fail(world, what, Refusal::none, peer, value, seen);
       return false;
@@ -127,6 +127,8 @@ MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
   const vec16* s = static_cast<const vec16*>(from);
   const size_t n = bytes / sizeof(vec16);
   size_t i = lane_id();
+  // unrolled by hand: nvcc would do it again, and spill in kernels of many threads
+  MORI_NO_UNROLL
   for (; i + (kUnroll - 1) * kWarpSize < n; i += kUnroll * kWarpSize) {
     vec16 v[kUnroll];
     MORI_UNROLL
@@ -134,6 +136,7 @@ MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
     MORI_UNROLL
     for (int u = 0; u < kUnroll; ++u) store_streaming(d + i + u * kWarpSize, v[u]);
   }
+  MORI_NO_UNROLL
   for (; i < n; i += kWarpSize) store_streaming(d + i, load_streaming(s + i));
 #endif
 }

@@ -17,15 +17,18 @@
 #define MORI_CAT2_(a, b) a##b
 #define MORI_CAT_(a, b) MORI_CAT2_(a, b)
 #define MORI_TARGET_NAMESPACE MORI_CAT_(cpu_w, MORI_CPU_WARP)
-#define MORI_UNROLL _Pragma("GCC unroll 8")
+// Nothing: an unrolled lane loop hides from the vectoriser.
+#define MORI_UNROLL
+#define MORI_NO_UNROLL _Pragma("GCC unroll 1")
 #define MORI_DEVICE inline __attribute__((always_inline))
 #define MORI_DEVICE_NOINLINE inline __attribute__((noinline))
-#define MORI_KERNEL(name, Args, max_threads)                                                            \
-  static void name(const ::mori::Args& args);                                                           \
-  namespace {                                                                                           \
-  const ::mori::MORI_TARGET_NAMESPACE::Registrar name##_registrar{                                      \
-      #name, +[](const void* a) { name(*static_cast<const ::mori::Args*>(a)); }, sizeof(::mori::Args)}; \
-  }                                                                                                     \
+#define MORI_KERNEL(name, Args, max_threads)                                                           \
+  static void name(const ::mori::Args& args);                                                          \
+  namespace {                                                                                          \
+  const ::mori::MORI_TARGET_NAMESPACE::Registrar name##_registrar{                                     \
+      #name, +[](const void* a) { name(*static_cast<const ::mori::Args*>(a)); }, sizeof(::mori::Args), \
+      max_threads};                                                                                    \
+  }                                                                                                    \
   static void name(const ::mori::Args& args)
 
 namespace mori {
@@ -38,8 +41,8 @@ extern __attribute__((visibility("hidden"), tls_model("initial-exec"))) __thread
 extern __attribute__((visibility("hidden"))) const MoriCpuEntry* entry_list;
 struct Registrar {
   MoriCpuEntry entry;
-  Registrar(const char* name, void (*run)(const void*), uint64_t args_bytes)
-      : entry{name, run, args_bytes, entry_list} {
+  Registrar(const char* name, void (*run)(const void*), uint64_t args_bytes, uint32_t max_threads)
+      : entry{name, run, args_bytes, max_threads, entry_list} {
     entry_list = &entry;
   }
 };
@@ -56,7 +59,6 @@ MORI_DEVICE void sync_block() {
   if (kWarpSize * current_lane->warps > 1) current_lane->ops->block_sync(current_lane);
 }
 
-// The kinds that warp_exchange compares, so that lanes in different collectives are caught.
 #if MORI_CPU_WARP == 1
 MORI_DEVICE uint32_t lane_id() { return 0; }
 MORI_DEVICE void sync_warp() {}
@@ -66,21 +68,20 @@ MORI_DEVICE T shuffle(T value, uint32_t) {
 }
 MORI_DEVICE mask_t ballot(bool predicate) { return predicate; }
 #else
-inline constexpr uint32_t kExchangeSync = 1, kExchangeBallot = 2, kExchangeShuffle = 0x100;
 MORI_DEVICE uint32_t lane_id() { return current_lane->lane; }
-MORI_DEVICE void sync_warp() { current_lane->ops->warp_exchange(current_lane, kExchangeSync, 0); }
+MORI_DEVICE void sync_warp() { current_lane->ops->warp_exchange(current_lane, kMoriCpuSyncWarp, 0); }
 template <class T>
 MORI_DEVICE T shuffle(T value, uint32_t source) {
   static_assert(sizeof(T) <= 8);
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof value);
-  bits = current_lane->ops->warp_exchange(current_lane, kExchangeShuffle + sizeof value,
+  bits = current_lane->ops->warp_exchange(current_lane, kMoriCpuShuffle + sizeof value,
                                           bits)[source & (kWarpSize - 1)];
   memcpy(&value, &bits, sizeof value);
   return value;
 }
 MORI_DEVICE mask_t ballot(bool predicate) {
-  const uint64_t* all = current_lane->ops->warp_exchange(current_lane, kExchangeBallot, predicate);
+  const uint64_t* all = current_lane->ops->warp_exchange(current_lane, kMoriCpuBallot, predicate);
   mask_t mask = 0;
   for (uint32_t i = 0; i < kWarpSize; ++i) mask |= all[i] << i;
   return mask;
@@ -89,6 +90,11 @@ MORI_DEVICE mask_t ballot(bool predicate) {
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__builtin_ctzll(mask)); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__builtin_popcountll(mask)); }
 
+MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__builtin_popcountll(bits)); }
+MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__builtin_ctzll(bits)); }
+
+/// A product that is never fused into a following addition, so that all targets round alike.
+MORI_DEVICE float multiply(float a, float b) { return a * b; }
 MORI_DEVICE uint32_t bits_of(float value) { return __builtin_bit_cast(uint32_t, value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
@@ -130,13 +136,12 @@ MORI_DEVICE_NOINLINE uint64_t clock_ticks() {
   clock_gettime(CLOCK_MONOTONIC, &t);
   return uint64_t(t.tv_sec) * 1'000'000'000u + uint64_t(t.tv_nsec);
 }
+inline constexpr uint32_t kFailureLookMask = 31;  // polls between looks at the error word
 MORI_DEVICE void pause(uint32_t iteration) {
+  if (iteration >= current_lane->spins) return current_lane->ops->yield(current_lane);
 #if defined(__x86_64__)
-  if (iteration < 32) return _mm_pause();
-#else
-  if (iteration < 32) return;
+  _mm_pause();
 #endif
-  current_lane->ops->yield(current_lane);
 }
 
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return *p; }

@@ -7,6 +7,7 @@
 
 #define MORI_TARGET_NAMESPACE cuda_w32
 #define MORI_UNROLL _Pragma("unroll")
+#define MORI_NO_UNROLL _Pragma("unroll 1")
 #define MORI_DEVICE __device__ __forceinline__
 #define MORI_DEVICE_NOINLINE __device__ __noinline__
 // The second bound keeps ptxas from squeezing a 512-thread kernel into 64 registers and spilling.
@@ -39,6 +40,11 @@ MORI_DEVICE mask_t ballot(bool predicate) { return __ballot_sync(kAllLanes, pred
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__ffs(int(mask)) - 1); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__popc(mask)); }
 
+MORI_DEVICE uint32_t count_bits(uint64_t bits) { return uint32_t(__popcll((long long)bits)); }
+MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__ffsll((long long)bits) - 1); }
+
+/// A product that is never fused into a following addition, so that all targets round alike.
+MORI_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
 MORI_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
@@ -151,8 +157,12 @@ MORI_DEVICE uint64_t clock_ticks() {
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
   return t;
 }
+// Polls between looks at the error word. It is in host memory: when many blocks read it through PCIe while
+// they wait, stores to peers all but stop (on 2 H200, combine took 1500 us instead of 270).
+constexpr uint32_t kFailureLookMask = 4095;
 MORI_DEVICE void pause(uint32_t iteration) {
-  if (iteration > 32) __nanosleep(32);
+  // Many blocks may poll the word that a peer is about to write: long waits must not crowd its memory.
+  if (iteration > 32) __nanosleep(iteration > 256 ? 256 : 32);
 }
 
 MORI_DEVICE vec16 load_streaming(const vec16* p) {

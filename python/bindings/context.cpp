@@ -1,0 +1,34 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// mori._core.Context: the C++ half of mori.Context.
+#include "src/core/context.hpp"
+
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+void bind_context(py::module_& module) {
+  using namespace mori;
+  py::class_<ErrorWord>(module, "ErrorWord")
+      .def_readonly("state", &ErrorWord::state)
+      .def_readonly("peer", &ErrorWord::peer)
+      .def_readonly("expected", &ErrorWord::expected)
+      .def_readonly("seen", &ErrorWord::seen)
+      .def_property_readonly("wait", [](const ErrorWord& e) { return core::wait_name(Wait(e.wait)); })
+      .def_property_readonly("refusal",
+                             [](const ErrorWord& e) { return core::refusal_name(Refusal(e.refusal)); })
+      .def_property_readonly("lost_peer", [](const ErrorWord& e) { return int64_t(e.abort) - 1; });
+
+  py::class_<core::Context, std::shared_ptr<core::Context>>(module, "Context")
+      .def(py::init([](std::shared_ptr<core::Device> device, uint32_t rank, uint32_t world_size,
+                       uint64_t bases, uint64_t timeout_ns, uint32_t ranks_on_device) {
+             return std::make_shared<core::Context>(
+                 std::move(device), core::Group{rank, world_size, bases, timeout_ns, ranks_on_device});
+           }),
+           py::arg("device"), py::kw_only(), py::arg("rank"), py::arg("world_size"), py::arg("bases"),
+           py::arg("timeout_ns"), py::arg("ranks_on_device"))
+      .def("error", &core::Context::error)
+      .def("clear_refusal", &core::Context::clear_refusal)
+      .def("abort", &core::Context::abort, py::arg("lost_peer"));
+}

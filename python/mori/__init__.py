@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""MoRI: communication for large-model inference and training, on AMD and NVIDIA GPUs and plain CPUs.
+
+    ctx = mori.init(group)                                  # this rank's view of its group
+    moe = mori.ep.Dispatcher(ctx, hidden=7168, num_experts=256, topk=8, max_tokens=4096)
+
+Importing this needs no torch: names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mori import ep as ep
+    from mori._core import __version__ as __version__
+    from mori.bootstrap import unique_id as unique_id
+    from mori.context import Context as Context
+    from mori.context import init as init
+    from mori.errors import CapacityError as CapacityError
+    from mori.errors import ConfigError as ConfigError
+    from mori.errors import MoriError as MoriError
+    from mori.errors import PeerLost as PeerLost
+    from mori.errors import TimeoutError as TimeoutError
+    from mori.errors import TransportError as TransportError
+
+_ERRORS = ("CapacityError", "ConfigError", "MoriError", "PeerLost", "TimeoutError", "TransportError")
+_HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
+    "__version__": "mori._core",
+    "Context": "mori.context",
+    "init": "mori.context",
+    "unique_id": "mori.bootstrap",
+}
+_SUBMODULES = ("ep",)
+
+__all__ = [*sorted(_HOME), *_SUBMODULES, "include_dir"]
+
+
+def include_dir() -> Path:
+    """Folder to put on the include path (`-I`) of a kernel that uses MoRI's headers, `mori/...hpp`."""
+    import mori._core
+
+    return Path(mori._core.__file__).parent / "include"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"mori.{name}")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mori' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,18 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""Measurements with their limit and their peers beside them, verified in every run: what `mori bench` calls.
+
+    from mori.bench import EpSettings, run_ep
+    report = run_ep(EpSettings(ranks=4, tokens=128))
+    print(report.rows[0].median_us, report.rows[0].ratio)
+
+What is counted and how it is timed: docs/benchmark.md.
+"""
+
+from __future__ import annotations
+
+from .launch import run_ep
+from .report import Report, Row
+from .settings import EpSettings
+
+__all__ = ["EpSettings", "Report", "Row", "run_ep"]

@@ -1,0 +1,357 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""What one rank of `mori bench ep` does: make its tokens, dispatch, run the "expert", combine, check, time,
+compare.
+
+    verify -> dispatch and combine, timed apart -> verify the last one -> both back to back -> copy limit ->
+    peers
+
+The library is driven through its public interface only. `opener` makes the context and the dispatcher; tests
+give one of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import limit, peers, verify
+from .clock import EventClock, HostClock
+from .progress import Pulse
+from .settings import EpSettings
+from .statistics import Spans
+from .workload import Workload, make, payload, scales
+
+__all__ = ["OPS", "RankResult", "open_mori", "run_rank"]
+
+OPS = ("dispatch", "combine", "round_trip")
+Opener = Callable[[int, int, Any, EpSettings, Any], tuple[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RankResult:
+    """What a rank brings home. Keys of `spans` are (implementation, operation); "copy" is the limit."""
+
+    spans: dict[tuple[str, str], Spans]
+    sms: int | None
+    device: str
+    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Extra:
+    """Things that the launcher knows and the settings don't say."""
+
+    devices: int = 0  # GPUs of this host
+    pulse: str = ""  # path for Pulse
+    store: str = (
+        ""  # file in which torch.distributed's peers meet; empty under torchrun, which has its own place
+    )
+    threads: bool = False  # ranks are threads of one process
+
+
+def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device: Any) -> tuple[Any, Any]:
+    """A context and a dispatcher of MoRI. Without `uid` the ranks are torchrun's."""
+    import torch
+
+    import mori
+
+    identity = {} if uid is None else {"uid": uid, "rank": rank, "world_size": world_size}
+    form = settings.format
+    scale_bytes = form.scale_bytes(settings.hidden)
+    ctx = mori.init(**identity, device=device, heap_bytes=_heap_bytes(settings))
+    moe = mori.ep.Dispatcher(
+        ctx,
+        hidden=settings.hidden,
+        num_experts=settings.experts,
+        topk=settings.topk,
+        max_tokens=settings.tokens,
+        dtype=getattr(torch, form.torch_dtype),
+        scales=(scale_bytes, torch.uint8) if scale_bytes else None,
+        expert_map=make(settings).owner.tolist(),
+    )
+    return ctx, moe
+
+
+def _heap_bytes(settings: EpSettings) -> int:
+    """Room for two results, one row per token and rank each, and for what comes back."""
+    row = max(settings.format.row_bytes(settings.hidden), settings.combine_format.row_bytes(settings.hidden))
+    return 4 * settings.ranks * settings.tokens * (row + 16 * settings.topk + 64) + (64 << 20)
+
+
+def run_rank(
+    rank: int, world_size: int, uid: Any, settings: EpSettings, extra: Extra, opener: Opener = open_mori
+) -> RankResult:
+    """Runs one rank from start to end. Raises verify.Mismatch where a result differs from the reference."""
+    import torch
+
+    torch.set_num_threads(1)  # the ranks are the parallelism; more threads would only take turns with them
+    pulse = Pulse(extra.pulse if rank == 0 else "")
+    device = torch.device("cpu")
+    if settings.device == "cuda":
+        device = torch.device("cuda", rank % extra.devices)
+        torch.cuda.set_device(device)
+        stream: Any = torch.cuda.Stream
+        torch.cuda.set_stream(stream(device))
+    ctx, moe = opener(rank, world_size, uid, settings, device)
+    try:
+        with torch.inference_mode():
+            return _Rank(ctx, moe, settings, extra, device, pulse).run()
+    finally:
+        moe.close() if hasattr(moe, "close") else None
+        ctx.close()
+
+
+class _Rank:
+    def __init__(
+        self, ctx: Any, moe: Any, settings: EpSettings, extra: Extra, device: Any, pulse: Pulse
+    ) -> None:
+        import torch
+
+        self.ctx, self.moe, self.settings, self.extra, self.device, self.pulse = (
+            ctx,
+            moe,
+            settings,
+            extra,
+            device,
+            pulse,
+        )
+        self.workload: Workload = make(settings)
+        form = settings.format
+        row, scale_row = (form.payload_bytes(settings.hidden), form.scale_bytes(settings.hidden))
+        self.tokens = torch.zeros((settings.tokens, row), dtype=torch.uint8, device=device)
+        self.x = self.tokens.view(getattr(torch, form.torch_dtype))
+        self.scales: Any = None
+        if scale_row:
+            self.scales = torch.zeros((settings.tokens, scale_row), dtype=torch.uint8, device=device)
+        self._renew(self._fresh())
+        self.ids = torch.from_numpy(self.workload.ids[ctx.rank]).to(device)
+        self.weights = torch.from_numpy(self.workload.weights[ctx.rank]).to(device)
+        self.rows: Any = None
+        self.dispatch: Callable[[], Any] = self._dispatch
+        self.combine: Callable[[Any], Any] = self._combine
+        self.clock: Any = HostClock(ctx.barrier) if device.type == "cpu" else EventClock(ctx.barrier)
+
+    def run(self) -> RankResult:
+        if self.device.type != "cpu":
+            self._load_kernels()
+        spans: dict[tuple[str, str], Spans] = {}
+        self.pulse.phase("verifying")
+        self._verified_pass()
+        if self.settings.graph:
+            self._capture()
+        spans.update(self._phases())
+        spans.update(self._round_trips())
+        notes: list[str] = []
+        self.pulse.phase("peers", len(self.settings.peers))
+        for peer in self.settings.peers:
+            if peer == "mpi":
+                continue  # a run of its own, under mpirun
+            found, note = peers.torch_peer(
+                peer, self.ctx, self.settings, self.workload, self.extra, self.device
+            )
+            spans.update({(peer, op): value for op, value in found.items()})
+            notes += [note] if note else []
+            self.pulse.step()
+        self.ctx.barrier()  # nobody leaves while another still needs it
+        return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
+
+    def _load_kernels(self) -> None:
+        """Runs once each of torch's kernels that is used between calls. CUDA loads a kernel at its first use
+        and may wait for the GPU then: a deadlock while a kernel of another rank on it waits for this rank.
+        """
+        import torch
+
+        dtype = getattr(torch, self.settings.combine_format.torch_dtype)
+        rows = torch.zeros((1, self.settings.hidden), dtype=dtype, device=self.device)
+        verify.expert_torch(self.settings, self.x[:1].view(torch.uint8), self.ctx.rank, rows)
+        rows.fill_(verify.factor(self.ctx.rank))
+        self.ctx.barrier()
+
+    def _fresh(self) -> tuple[EpSettings, list[Any]]:
+        """Tokens and scales not sent before, on the device, and the settings that they follow from."""
+        import torch
+
+        settings = dataclasses.replace(self.settings, seed=self.settings.seed + 1)
+        shape = (settings.format, settings.hidden, settings.tokens, self.ctx.rank, settings.seed)
+        parts = [payload(*shape), *([scales(*shape).copy()] if self.scales is not None else [])]
+        return settings, [torch.from_numpy(part).to(self.device) for part in parts]
+
+    def _renew(self, fresh: tuple[EpSettings, list[Any]]) -> None:
+        """Puts them in the place of the old ones: results left over from earlier calls are wrong then."""
+        self.settings, parts = fresh
+        for target, part in zip((self.tokens, self.scales), parts, strict=False):
+            target.copy_(part)
+
+    # -- the library
+
+    def _dispatch(self) -> Any:
+        if self.scales is None:
+            return self.moe.dispatch(self.x, self.ids, self.weights)
+        return self.moe.dispatch(self.x, self.ids, self.weights, scales=self.scales)
+
+    def _combine(self, recv: Any) -> Any:
+        return self.moe.combine(self.rows, recv.routing)
+
+    def _expert(self, recv: Any) -> None:
+        """Fills `rows` with what the expert makes of the received ones, without waiting for a GPU."""
+        import torch
+
+        if self.rows is None:
+            dtype = getattr(torch, self.settings.combine_format.torch_dtype)
+            self.rows = torch.zeros((recv.x.shape[0], self.settings.hidden), dtype=dtype, device=self.device)
+        count = int(recv.total) if self.device.type == "cpu" else recv.x.shape[0]
+        verify.expert_torch(self.settings, recv.x[:count].view(torch.uint8), self.ctx.rank, self.rows[:count])
+
+    def _capture(self) -> None:
+        """Replaces dispatch and combine by replays of a graph of each. Ranks take turns: beginning a capture
+        waits for the whole GPU, which must not be in another rank's capture.
+        """
+        import torch
+
+        first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        kept: list[Any] = []
+        stream = torch.cuda.current_stream()
+        for turn in range(self.ctx.world_size):
+            if turn == self.ctx.rank:
+                with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
+                    kept.append(self._dispatch())
+                with torch.cuda.graph(second, stream=stream, capture_error_mode="thread_local"):
+                    kept.append(self._combine(kept[0]))
+            self.ctx.barrier()
+
+        def replay_dispatch() -> Any:
+            first.replay()
+            return kept[0]
+
+        def replay_combine(_: Any) -> Any:
+            second.replay()
+            return kept[1]
+
+        self.dispatch, self.combine = replay_dispatch, replay_combine
+
+    # -- phases
+
+    def _verified_pass(self) -> None:
+        """One dispatch and combine, everything checked."""
+        recv = self.dispatch()
+        self._check_dispatch(recv)
+        self._expert(recv)
+        self._check_combine(self.combine(recv))
+
+    def _phases(self) -> dict[tuple[str, str], Spans]:
+        """Dispatch, combine and the plain copies that limit them, in turn: a busy machine slows all."""
+        settings = self.settings
+        copies, fresh = self._copies(), self._fresh()
+        self.pulse.phase("dispatch and combine", settings.warmup + settings.iters)
+        self.clock.drop()
+        for iteration in range(-settings.warmup, settings.iters):
+            if iteration == 0:
+                self.clock.drop(steps=settings.iters * (3 + len(copies)))
+            if iteration == settings.iters - 1:
+                self._renew(fresh)
+            recv = self.clock.time("dispatch", self.dispatch)
+            self._expert(recv)
+            y = self.clock.time("combine", lambda recv=recv: self.combine(recv))
+            for op, copy in copies.items():
+                self.clock.time(f"copy {op}", copy)
+            self.pulse.step()
+        found = self.clock.spans()
+        self._check_combine(y)
+        self._renew(self._fresh())
+        self._verified_pass()
+        keys = {f"copy {op}": ("copy", op) for op in copies}
+        return {keys.get(name, ("mori", name)): value for name, value in found.items()}
+
+    def _round_trips(self) -> dict[tuple[str, str], Spans]:
+        """Dispatch and combine with nothing between. What is combined are constants, doubled at last."""
+        settings = self.settings
+        self.pulse.phase("round trip", settings.warmup + settings.iters)
+        self.clock.drop()
+        for iteration in range(-settings.warmup, settings.iters):
+            if iteration == 0:
+                self.clock.drop(steps=settings.iters)
+            constant = 2.0 if iteration == settings.iters - 1 else 1.0
+            self.rows.fill_(constant * verify.factor(self.ctx.rank))
+            y = self.clock.time("round_trip", lambda: self.combine(self.dispatch()))
+            self.pulse.step()
+        found = self.clock.spans()
+        self._check_combine(y, constant=constant)
+        return {("mori", op): value for op, value in found.items()}
+
+    def _copies(self) -> dict[str, Callable[[], None]]:
+        """The plain copy of each operation's bytes; none where there is nobody to copy to."""
+        settings, rows = self.settings, self.workload.rows()
+        if self.ctx.world_size == 1:
+            return {}
+        out = settings.format.row_bytes(settings.hidden) * rows
+        back = settings.combine_format.row_bytes(settings.hidden) * rows.T
+        return {
+            "dispatch": limit.plain_copy(self.ctx, out, consecutive=False, device=self.device),
+            "combine": limit.plain_copy(self.ctx, back, consecutive=True, device=self.device),
+        }
+
+    # -- checks
+
+    def _check_dispatch(self, recv: Any) -> None:
+        import torch
+
+        self.ctx.synchronize()
+        total = int(recv.total)
+        settings = self.settings
+        row = settings.payload_bytes
+
+        def host(tensor: Any) -> Any:
+            return tensor[:total].cpu().numpy()
+
+        def raw(tensor: Any, width: int) -> Any:
+            return tensor[:total].view(torch.uint8).reshape(total, width).cpu().numpy()
+
+        width = settings.format.scale_bytes(settings.hidden)
+        got = verify.Received(
+            x=raw(recv.x, row),
+            scales=raw(recv.scales, width) if width else np.zeros((total, 0), dtype=np.uint8),
+            topk_ids=host(recv.topk_ids),
+            topk_weights=host(recv.topk_weights),
+            src=host(recv.src),
+            counts=recv.counts.cpu().numpy(),
+        )
+        self._agree(lambda: verify.check_dispatch(settings, self.workload, self.ctx.rank, got))
+
+    def _check_combine(self, y: Any, *, constant: float = 0.0) -> None:
+        import torch
+
+        self.ctx.synchronize()
+        got = y.contiguous().view(torch.uint8).cpu().numpy()
+        self._agree(
+            lambda: verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant)
+        )
+
+    def _agree(self, check: Callable[[], None]) -> None:
+        """Raises on all ranks what the first of them has found, so that none is left waiting for it."""
+        fault = ""
+        try:
+            check()
+        except verify.Mismatch as error:
+            fault = str(error)
+        faults = [
+            message.payload.decode() for message in self.ctx.mesh.exchange("bench verify", fault.encode())
+        ]
+        if any(faults):
+            raise verify.Mismatch(next(filter(None, faults)))
+
+
+def _sms(moe: Any, device: Any) -> int | None:
+    value = getattr(moe, "sms", None)
+    return int(value) if device.type != "cpu" and value else None
+
+
+def _device_name(device: Any) -> str:
+    if device.type == "cpu":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name(device))

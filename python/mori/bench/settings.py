@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""What one run of `mori bench ep` measures: its arguments, checked before any process starts, and the row
+formats.
+
+A row is what one token sends to one rank: `hidden` elements plus, for the narrow formats, their scales.
+FORMATS is the one table of them. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ..errors import ConfigError
+
+__all__ = ["FORMATS", "MAX_RANKS", "MAX_TOPK", "RECORDED", "EpSettings", "Format"]
+
+MAX_RANKS = 64
+MAX_TOPK = 32
+ROUTINGS = ("uniform", "zipf", "hot")
+PEERS = ("gloo", "mpi", "nccl")
+DEVICES = ("cpu", "cuda")
+LAYOUTS = ("rank",)
+
+#: The routing used when none is named. tools/record_routing.py made it.
+RECORDED = Path(__file__).with_name("data") / "deepseek_v3_small.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a row's elements lie in memory. `combine` is the format in which the experts' results go back."""
+
+    name: str
+    torch_dtype: str
+    bits: int
+    combine: str
+    scale_block: int = 0  # elements that share one scale; 0: no scales
+    scale_width: int = 0  # bytes of one scale
+
+    def payload_bytes(self, hidden: int) -> int:
+        return hidden * self.bits // 8
+
+    def scale_bytes(self, hidden: int) -> int:
+        return -(-hidden // self.scale_block) * self.scale_width if self.scale_block else 0
+
+    def row_bytes(self, hidden: int) -> int:
+        """Payload and scales: the bytes that count as one row."""
+        return self.payload_bytes(hidden) + self.scale_bytes(hidden)
+
+
+FORMATS = {
+    row.name: row
+    for row in (
+        Format("bf16", "bfloat16", 16, "bf16"),
+        Format("fp16", "float16", 16, "fp16"),
+        Format("fp32", "float32", 32, "fp32"),
+        Format("fp8", "float8_e4m3fn", 8, "bf16", scale_block=128, scale_width=4),
+        Format("fp4", "float4_e2m1fn_x2", 4, "bf16", scale_block=32, scale_width=1),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EpSettings:
+    """Arguments of `mori bench ep`, refused with ConfigError where they cannot be run."""
+
+    ranks: int = 8
+    device: str = "cpu"
+    tokens: int = 256  # per rank
+    hidden: int = 7168  # elements per token
+    topk: int = 8
+    experts: int = 256
+    dtype: str = "bf16"
+    layout: str = "rank"
+    routing: str = ""  # uniform, zipf, hot, or the path of an .npz; empty: the recorded one shipped with MoRI
+    iters: int = 20
+    warmup: int = 3
+    graph: bool = False
+    peers: tuple[str, ...] = ()
+    timeout_s: float = 120.0  # for the whole run
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _within("ranks", self.ranks, 1, MAX_RANKS)
+        _within("tokens", self.tokens, 1, 1 << 24)
+        _within("hidden", self.hidden, 1, 1 << 20)
+        _within("experts", self.experts, 1, 1 << 15)
+        _within("topk", self.topk, 1, MAX_TOPK)
+        _within("iters", self.iters, 1, 1_000_000)
+        _within("warmup", self.warmup, 0, 1_000_000)
+        _one_of("device", self.device, DEVICES)
+        _one_of("dtype", self.dtype, tuple(FORMATS))
+        _one_of("layout", self.layout, LAYOUTS)
+        for peer in self.peers:
+            _one_of("peers", peer, PEERS)
+        if not self.timeout_s > 0:
+            raise ConfigError(f"timeout={self.timeout_s:g} must be more than 0 seconds")
+        if self.topk > self.experts:
+            raise ConfigError(
+                f"topk={self.topk} exceeds experts={self.experts}; each token can visit an expert once"
+            )
+        if self.experts < self.ranks:
+            raise ConfigError(
+                f"experts={self.experts} is less than ranks={self.ranks}; each rank holds at least one"
+            )
+        if self.payload_bytes % 16:
+            raise ConfigError(
+                f"hidden={self.hidden} makes {self.dtype} rows of {self.hidden * self.format.bits / 8:g} "
+                "bytes; rows must be a multiple of 16 bytes, so hidden a multiple of "
+                f"{128 // self.format.bits}"
+            )
+        if self.graph and self.device != "cuda":
+            raise ConfigError("graph needs device=cuda; a CPU has no graphs")
+        if "nccl" in self.peers and self.device != "cuda":
+            raise ConfigError("peers=nccl needs device=cuda")
+        if self.routing not in ("", *ROUTINGS) and not Path(self.routing).is_file():
+            raise ConfigError(
+                f"routing={self.routing!r} is neither {', '.join(ROUTINGS)} nor an existing .npz file"
+            )
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.dtype]
+
+    @property
+    def payload_bytes(self) -> int:
+        return self.format.payload_bytes(self.hidden) if self.hidden * self.format.bits % 8 == 0 else -1
+
+    @property
+    def combine_format(self) -> Format:
+        return FORMATS[self.format.combine]
+
+    @property
+    def routing_file(self) -> Path | None:
+        if self.routing in ROUTINGS:
+            return None
+        return Path(self.routing) if self.routing else RECORDED
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value} is outside {low} to {high}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}")

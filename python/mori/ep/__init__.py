@@ -1,0 +1,18 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""Expert-parallel dispatch and combine for mixture-of-experts layers.
+
+    moe = mori.ep.Dispatcher(ctx, hidden=7168, num_experts=256, topk=8, max_tokens=4096)
+    recv = moe.dispatch(x, topk_ids, topk_weights)
+    y = moe.combine(expert(recv.x), recv.routing)
+
+docs/ep.md tells the protocol, and what can go wrong.
+"""
+
+from mori.ep._dispatcher import Dispatcher, combine, dispatch
+from mori.ep._results import Received, RoutingHandle, Trimmed
+
+__all__ = ["Dispatcher", "Received", "RoutingHandle", "Trimmed", "combine", "dispatch"]
+
+for _public in (Dispatcher, Received, RoutingHandle, Trimmed, combine, dispatch):
+    _public.__module__ = "mori.ep"

@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""Which receive buffers are in use. A buffer is lent to one result and comes back when that is combined, released, or dropped
+together with every tensor over it; each rank lends its own, peers are told with every dispatch."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mori import _core
+from mori.errors import CapacityError
+from mori._dlpack import as_tensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from mori.context import Context
+    from mori.ep._results import RoutingHandle
+
+
+class Lease:
+    """One use of a buffer. `tensor` (uint8) keeps it taken for as long as anything views it."""
+
+    def __init__(self, owner: Leases, index: int, tensor: torch.Tensor) -> None:
+        self.index, self.tensor = index, tensor
+        self._owner = owner
+        self._generation = owner.generation[index]
+
+    def release(self) -> None:
+        self._owner.give_back(self.index, self._generation)
+
+
+class Leases:
+    def __init__(self, ctx: Context, memory: _core.Allocation, layout: Any, count: int) -> None:
+        self._ctx, self._memory, self._layout = ctx, memory, layout
+        self._lock = threading.Lock()
+        self._free = list(range(count))
+        self._count = count
+        self.generation = [0] * count
+        self._of_routing: weakref.WeakKeyDictionary[RoutingHandle, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+    def take(self) -> Lease:
+        with self._lock:
+            if not self._free:
+                raise CapacityError(
+                    f"live_results={self._count} results of dispatch are alive; combine, release() or drop one first"
+                )
+            index = self._free.pop(0)
+            self.generation[index] += 1
+            generation = self.generation[index]
+        import torch
+
+        shape = (int(self._layout.receive_bytes),)
+        offset = self._layout.receive_buffers[index]
+        tensor = as_tensor(partial(self._memory.tensor, self._ctx.rank), offset, shape, torch.uint8)
+        # A storage lives as long as any view of it: its end is the end of the last tensor over this buffer.
+        weakref.finalize(tensor.untyped_storage(), self.give_back, index, generation)
+        return Lease(self, index, tensor)
+
+    def bind(self, lease: Lease, routing: RoutingHandle) -> None:
+        self._of_routing[routing] = (lease.index, self.generation[lease.index])
+
+    def release_of(self, routing: RoutingHandle) -> None:
+        """Releases the buffer of the dispatch that made this handle, if it is still lent to it."""
+        held = self._of_routing.pop(routing, None)
+        if held is not None:
+            self.give_back(*held)
+
+    def give_back(self, index: int, generation: int) -> None:
+        with self._lock:
+            if self.generation[index] == generation and index not in self._free:
+                self._free.append(index)

@@ -1,0 +1,102 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+#include "src/core/context.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mori::core {
+namespace {
+
+ErrorWord* word(const HostMemory& memory) { return static_cast<ErrorWord*>(memory.host); }
+
+uint64_t ticks(uint64_t timeout_ns, uint64_t clock_hz) {
+  return uint64_t(double(timeout_ns) * (double(clock_hz) / 1e9));
+}
+
+}  // namespace
+
+const char* wait_name(Wait wait) {
+  switch (wait) {
+    case Wait::none:
+      return "nothing";
+    case Wait::barrier:
+      return "shmem.barrier";
+    case Wait::signal:
+      return "shmem.signal_wait_until";
+    case Wait::grid:
+      return "blocks of the same launch";
+    case Wait::dispatch_counts:
+      return "ep.dispatch: row counts";
+    case Wait::dispatch_rows:
+      return "ep.dispatch: rows";
+    case Wait::combine_credit:
+      return "ep.combine: free combine buffer";
+    case Wait::combine_rows:
+      return "ep.combine: returned rows";
+  }
+  return "unknown wait";
+}
+
+const char* refusal_name(Refusal refusal) {
+  switch (refusal) {
+    case Refusal::none:
+      return "none";
+    case Refusal::capacity:
+      return "capacity";
+    case Refusal::mismatch:
+      return "mismatch";
+    case Refusal::expert_id:
+      return "expert_id";
+    case Refusal::stale:
+      return "stale";
+  }
+  return "unknown refusal";
+}
+
+Context::Context(std::shared_ptr<Device> device, const Group& group)
+    : device_(std::move(device)), ranks_on_device_(group.ranks_on_device) {
+  if (group.world_size == 0 || group.rank >= group.world_size) {
+    throw ConfigError("rank " + std::to_string(group.rank) + " of " + std::to_string(group.world_size) +
+                      " ranks: rank must be below the number of ranks");
+  }
+  error_memory_ = device_->allocate_host(sizeof(ErrorWord));
+  world_ = {.bases = group.bases,
+            .error = error_memory_.device,
+            .timeout_ticks = ticks(group.timeout_ns, device_->properties().clock_hz),
+            .rank = group.rank,
+            .world_size = group.world_size};
+}
+
+Context::~Context() { device_->free_host(error_memory_); }
+
+uint32_t Context::resident_blocks(const Function& function, uint32_t warps, uint32_t shared_bytes) const {
+  return std::max(1u, device_->max_resident_blocks(function, warps, shared_bytes) / ranks_on_device_);
+}
+
+ErrorWord Context::error() const {
+  ErrorWord* e = word(error_memory_);
+  ErrorWord copy{};
+  copy.state = __atomic_load_n(&e->state, __ATOMIC_ACQUIRE);
+  copy.abort = __atomic_load_n(&e->abort, __ATOMIC_ACQUIRE);
+  if (copy.state != 2) return copy;
+  copy.wait = __atomic_load_n(&e->wait, __ATOMIC_RELAXED);
+  copy.refusal = __atomic_load_n(&e->refusal, __ATOMIC_RELAXED);
+  copy.peer = __atomic_load_n(&e->peer, __ATOMIC_RELAXED);
+  copy.expected = __atomic_load_n(&e->expected, __ATOMIC_RELAXED);
+  copy.seen = __atomic_load_n(&e->seen, __ATOMIC_RELAXED);
+  return copy;
+}
+
+void Context::clear_refusal() {
+  ErrorWord* e = word(error_memory_);
+  if (error().state == 2 && e->refusal != 0) __atomic_store_n(&e->state, uint64_t(0), __ATOMIC_RELEASE);
+}
+
+void Context::abort(uint32_t lost_peer) {
+  uint64_t none = 0;
+  __atomic_compare_exchange_n(&word(error_memory_)->abort, &none, uint64_t(lost_peer) + 1, false,
+                              __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+}  // namespace mori::core

@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// One rank's view of its group on the host: the device, the World that every kernel gets, and the error
+// word in which kernels report. Products keep a shared_ptr; the control plane (python/mori/context.py)
+// makes it from a heap and decides what a failure means.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "src/core/device/world.hpp"
+#include "src/core/runtime/device.hpp"
+
+namespace mori::core {
+
+const char* wait_name(Wait wait);  ///< "ep.dispatch: row counts of a peer", for messages
+const char* refusal_name(Refusal refusal);
+
+/// Who takes part, and where their memory is.
+struct Group {
+  uint32_t rank = 0;
+  uint32_t world_size = 1;
+  uint64_t bases = 0;            ///< device address of uint64_t[world_size]
+  uint64_t timeout_ns = 0;       ///< deadline of every wait; 0 = for ever
+  uint32_t ranks_on_device = 1;  ///< contexts whose kernels must run at the same time on this device
+};
+
+class Context {
+ public:
+  Context(std::shared_ptr<Device> device, const Group& group);
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  Device& device() const { return *device_; }
+  const World& world() const { return world_; }
+
+  /// Blocks of a kernel that are sure to run at the same time, next to those of the other ranks on this
+  /// device.
+  uint32_t resident_blocks(const Function& function, uint32_t warps, uint32_t shared_bytes) const;
+
+  /// What the kernels recorded; state is 0 while all is well.
+  ErrorWord error() const;
+  /// Forgets a refusal (not a failed wait: after one, ranks may disagree about epochs).
+  void clear_refusal();
+  /// Makes all waits leave at once: the peer is lost. Callable from any thread.
+  void abort(uint32_t lost_peer);
+
+ private:
+  std::shared_ptr<Device> device_;
+  HostMemory error_memory_;
+  World world_;
+  uint32_t ranks_on_device_;
+};
+
+}  // namespace mori::core

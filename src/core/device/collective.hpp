@@ -1,0 +1,200 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// Who takes part in an operation, and what those lanes do together.
+//
+//   Thread{}  Warp{}  Block{flag}     a group: lane() lanes() sync() broadcast(bool) all(bool)
+//   copy(group, to, from, bytes)      any size and alignment, as wide as the alignment allows
+//   warp_sum  warp_or                 over the lanes of a warp
+//   last_block(arrivals, flag)        true in the block that is the last of the grid to come here
+//
+// A group is passed by value as the first argument. All its lanes make the same call with the same arguments.
+#pragma once
+#include "src/core/device/prelude.hpp"
+
+namespace mori {
+inline namespace MORI_TARGET_NAMESPACE {
+
+/// The calling lane alone.
+struct Thread {
+  MORI_DEVICE static uint32_t lane() { return 0; }
+  MORI_DEVICE static uint32_t lanes() { return 1; }
+  MORI_DEVICE static void sync() {}
+  MORI_DEVICE static bool broadcast(bool of_first) { return of_first; }
+  MORI_DEVICE static bool all(bool predicate) { return predicate; }
+};
+
+/// The lanes of the calling lane's warp, all of them.
+struct Warp {
+  MORI_DEVICE static uint32_t lane() { return lane_id(); }
+  MORI_DEVICE static uint32_t lanes() { return kWarpSize; }
+  /// Orders: earlier accesses of all lanes before later ones of all lanes; so do the two below.
+  MORI_DEVICE static void sync() { sync_warp(); }
+  /// Lane 0's argument.
+  MORI_DEVICE static bool broadcast(bool of_first) {
+    const bool value = (ballot(of_first) & 1u) != 0;
+    sync_warp();
+    return value;
+  }
+  MORI_DEVICE static bool all(bool predicate) {
+    const bool value = ballot(!predicate) == 0;
+    sync_warp();
+    return value;
+  }
+};
+
+/// The lanes of the calling lane's block, all of them. `flag` is a word of the block's shared memory that
+/// nothing else uses meanwhile; broadcast() and all() write it.
+struct Block {
+  uint32_t* flag;
+
+  MORI_DEVICE static uint32_t lane() { return block_lane(); }
+  MORI_DEVICE static uint32_t lanes() { return block_lanes(); }
+  MORI_DEVICE static void sync() { sync_block(); }
+  MORI_DEVICE bool broadcast(bool of_first) const {
+    if (lane() == 0) *flag = of_first;
+    sync();
+    const bool value = *flag != 0;
+    sync();  // the flag may be written again
+    return value;
+  }
+  MORI_DEVICE bool all(bool predicate) const {
+    if (lane() == 0) *flag = 1;
+    sync();
+    if (!predicate) store_relaxed<Scope::block>(flag, 0u);
+    sync();
+    const bool value = load_relaxed<Scope::block>(flag) != 0;
+    sync();
+    return value;
+  }
+};
+
+/// Bitwise or over the warp. Callers: the warp.
+MORI_DEVICE uint64_t warp_or(uint64_t value) {
+  for (uint32_t step = kWarpSize / 2; step != 0; step /= 2) value |= shuffle(value, lane_id() ^ step);
+  return value;
+}
+/// Sum over the warp. Callers: the warp.
+MORI_DEVICE uint64_t warp_sum(uint64_t value) {
+  for (uint32_t step = kWarpSize / 2; step != 0; step /= 2) value += shuffle(value, lane_id() ^ step);
+  return value;
+}
+
+/// True in every lane of the block that arrives last of the grid. The counter is 0 again afterwards,
+/// so the next launch may have another shape.
+/// Callers: the block. Orders: all blocks' earlier writes before the last block's later ones, at scope S.
+template <Scope S>
+MORI_DEVICE bool last_block(uint32_t* arrivals, uint32_t* block_flag) {
+  sync_block();
+  if (block_lane() == 0) {
+    const bool last = fetch_add_acq_rel<S>(arrivals, 1u) + 1 == grid_blocks();
+    if (last) store_relaxed<S>(arrivals, 0u);
+    *block_flag = last;
+  }
+  sync_block();
+  const bool last = *block_flag != 0;
+  sync_block();  // the flag may be written again
+  return last;
+}
+
+// What is copied was written as some other type; the compiler must not conclude that it was not.
+struct __attribute__((__may_alias__, __aligned__(16))) AnyVec16 {
+  uint32_t x, y, z, w;
+};
+using AnyWord64 __attribute__((__may_alias__)) = uint64_t;
+using AnyWord32 __attribute__((__may_alias__)) = uint32_t;
+using AnyByte = unsigned char;
+
+/// Both addresses and `bytes` are multiples of the size of Piece. Callers: the group.
+template <class Piece, class Group>
+MORI_DEVICE void copy_pieces(const Group& group, char* to, const char* from, size_t bytes) {
+  MORI_NO_UNROLL
+  for (size_t i = group.lane() * sizeof(Piece); i < bytes; i += group.lanes() * sizeof(Piece)) {
+    *reinterpret_cast<Piece*>(to + i) = *reinterpret_cast<const Piece*>(from + i);
+  }
+}
+
+/// Fewer than 16 bytes; an aligned word is written whole. Callers: the group.
+template <class Group>
+MORI_DEVICE void copy_edge(const Group& group, char* to, const char* from, size_t bytes) {
+  const uint64_t alignment =
+      reinterpret_cast<uint64_t>(to) | reinterpret_cast<uint64_t>(from) | uint64_t(bytes);
+  if ((alignment & 7u) == 0) {
+    copy_pieces<AnyWord64>(group, to, from, bytes);
+  } else if ((alignment & 3u) == 0) {
+    copy_pieces<AnyWord32>(group, to, from, bytes);
+  } else {
+    copy_pieces<AnyByte>(group, to, from, bytes);
+  }
+}
+
+/// A 16-byte aligned destination; the source is a multiple of the size of Piece away from that. Stores are of
+/// 16 bytes all the same: over a link every store is a packet, loads are from caches. Callers: the group.
+template <class Piece, class Group>
+MORI_DEVICE void copy_gathered(const Group& group, char* to, const char* from, size_t bytes) {
+  struct Pieces {
+    Piece piece[sizeof(vec16) / sizeof(Piece)];
+  };
+  MORI_NO_UNROLL
+  for (size_t i = group.lane() * sizeof(vec16); i < bytes; i += group.lanes() * sizeof(vec16)) {
+    Pieces gathered;
+    MORI_UNROLL
+    for (uint32_t k = 0; k < sizeof(vec16) / sizeof(Piece); ++k) {
+      gathered.piece[k] = reinterpret_cast<const Piece*>(from + i)[k];
+    }
+    store_streaming(reinterpret_cast<vec16*>(to + i), __builtin_bit_cast(vec16, gathered));
+  }
+}
+
+/// Both sides 16-byte aligned, `bytes` a multiple of 16. Callers: the group.
+template <uint32_t kUnroll, class Group>
+MORI_DEVICE void copy_aligned(const Group& group, char* to, const char* from, size_t bytes) {
+  vec16* d = reinterpret_cast<vec16*>(to);
+  const AnyVec16* s = reinterpret_cast<const AnyVec16*>(from);
+  const size_t n = bytes / sizeof(vec16), lanes = group.lanes();
+  size_t i = group.lane();
+  MORI_NO_UNROLL  // it is, by hand
+      for (; i + (kUnroll - 1) * lanes < n; i += kUnroll * lanes) {
+    vec16 v[kUnroll];
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kUnroll; ++u) v[u] = __builtin_bit_cast(vec16, s[i + u * lanes]);
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kUnroll; ++u) store_streaming(d + i + u * lanes, v[u]);
+  }
+  MORI_NO_UNROLL
+  for (; i < n; i += lanes) store_streaming(d + i, __builtin_bit_cast(vec16, s[i]));
+}
+
+/// Copies any number of bytes between any addresses that do not overlap; `to` is global memory, `from` may
+/// be shared memory. Aligned words of 4 and 8 bytes are written whole.
+/// Callers: the group. Orders: nothing; what other lanes wrote to `from` needs a sync() before, and so does
+/// writing to `from` again afterwards.
+template <class Group>
+MORI_DEVICE void copy(const Group& group, void* to, const void* from, size_t bytes) {
+  char* t = static_cast<char*>(to);
+  const char* f = static_cast<const char*>(from);
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+  if (group.lanes() == 1) {
+    if (bytes != 0) memcpy(t, f, bytes);
+    return;
+  }
+#endif
+  const uint64_t to_boundary = -reinterpret_cast<uint64_t>(t) & 15u;
+  const size_t head = bytes < to_boundary ? bytes : size_t(to_boundary);
+  const size_t body = (bytes - head) / 16 * 16;
+  copy_edge(group, t, f, head);
+  const uint64_t skew = reinterpret_cast<uint64_t>(f + head) & 15u;
+  if (skew == 0) {
+    copy_aligned<8>(group, t + head, f + head, body);
+  } else if ((skew & 7u) == 0) {
+    copy_gathered<AnyWord64>(group, t + head, f + head, body);
+  } else if ((skew & 3u) == 0) {
+    copy_gathered<AnyWord32>(group, t + head, f + head, body);
+  } else {
+    copy_gathered<AnyByte>(group, t + head, f + head, body);
+  }
+  copy_edge(group, t + head + body, f + head + body, bytes - head - body);
+}
+
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori

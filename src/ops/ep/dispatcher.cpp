@@ -1,0 +1,207 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+#include "src/ops/ep/dispatcher.hpp"
+
+#include <algorithm>
+#include <string>
+
+namespace mori::ep {
+namespace {
+
+using core::ConfigError;
+
+constexpr uint64_t kAlign = 256;
+constexpr uint32_t kDefaultWarps = 16;
+// More blocks than this do not make a link faster, and leave SMs to the experts.
+constexpr uint32_t kDefaultBlocks = 64;
+
+void require(bool good, const char* name, uint64_t value, const std::string& allowed) {
+  if (!good) throw ConfigError(std::string(name) + "=" + std::to_string(value) + ": must be " + allowed);
+}
+
+struct Walk {  // hands out aligned ranges one after the other
+  uint64_t end = 0;
+  uint64_t take(uint64_t bytes) {
+    const uint64_t start = end;
+    end = (end + bytes + kAlign - 1) / kAlign * kAlign;
+    return start;
+  }
+};
+
+// FNV-1a over what must be equal on all ranks in a call.
+constexpr uint64_t kDigestStart = 0xcbf29ce484222325u;
+uint64_t digest_of(std::initializer_list<uint64_t> fields, uint64_t h = kDigestStart) {
+  for (uint64_t field : fields) {
+    for (int byte = 0; byte < 8; ++byte) h = (h ^ (field >> (8 * byte) & 0xff)) * 0x100000001b3u;
+  }
+  return h;
+}
+
+}  // namespace
+
+Layout make_layout(const Config& c) {
+  require(c.world_size >= 1 && c.world_size <= kMaxRanks, "world_size", c.world_size, "1 to 64");
+  require(c.row_bytes > 0 && c.row_bytes % 16 == 0, "row bytes", c.row_bytes, "a positive multiple of 16");
+  require(c.combine_row_bytes > 0 && c.combine_row_bytes % 16 == 0, "combined row bytes", c.combine_row_bytes,
+          "a positive multiple of 16");
+  require(c.topk >= 1 && c.topk <= kMaxTopk, "topk", c.topk, "1 to 32");
+  require(c.num_experts >= 1 && c.num_experts < (1u << 31), "num_experts", c.num_experts, "1 to 2^31 - 1");
+  require(c.max_tokens >= 1 && c.max_tokens < (1u << 31), "max_tokens", c.max_tokens, "1 to 2^31 - 1");
+  require(c.live_results >= 1, "live_results", c.live_results, "at least 1");
+  require(c.capacity >= 1 && c.capacity < (uint64_t(1) << 32), "capacity", c.capacity, "1 to 2^32 - 1");
+  require(uint64_t(c.max_tokens) * c.fan() < (uint64_t(1) << 32), "max_tokens", c.max_tokens,
+          "such that max_tokens x min(world_size, topk) < 2^32");
+  Layout l{};
+  const uint64_t ranks = c.world_size;
+  Walk heap;
+  l.shared.counts = heap.take(8 * ranks * (ranks + kCountsExtra));
+  l.shared.counts_signal = heap.take(8 * ranks);
+  l.shared.rows_signal = heap.take(8 * ranks);
+  l.shared.combine_signal = heap.take(8 * ranks);
+  l.shared.combine_digest = heap.take(8 * ranks);
+  l.shared.credit_signal = heap.take(8 * ranks);
+  l.signal_bytes = heap.end;
+  l.shared.combine_rows = heap.take(uint64_t(c.max_tokens) * c.fan() * c.combine_row_bytes);
+  Walk buffer;
+  l.receive.rows = buffer.take(c.capacity * c.row_bytes);
+  l.receive.ids = buffer.take(c.capacity * c.topk * 8);
+  l.receive.weights = buffer.take(c.capacity * c.topk * 4);
+  l.receive.scales = buffer.take(c.capacity * c.scale_bytes);
+  l.receive.sources = buffer.take(c.capacity * 8);
+  for (uint32_t i = 0; i < c.live_results; ++i) l.receive_buffers.push_back(heap.take(buffer.end));
+  l.receive_bytes = buffer.end;
+  l.heap_bytes = heap.end;
+  const EpRoutingAddress end = routing_address(0, c);
+  l.routing_bytes = (end.positions + uint64_t(c.max_tokens) * c.fan() * 4 + 7) / 8 * 8;
+  l.local_bytes = sizeof(EpLocal) + uint64_t(kEpMaxBlocks) * ranks * 4;
+  return l;
+}
+
+EpRoutingAddress routing_address(uint64_t start, const Config& c) {
+  const uint64_t ranks = c.world_size;
+  EpRoutingAddress a{};
+  a.header = start;
+  a.received = a.header + 4 * 8;
+  a.sent = a.received + ranks * 8;
+  a.returns = a.sent + ranks * 8;
+  a.masks = a.returns + ranks * 8;
+  a.positions = a.masks + uint64_t(c.max_tokens) * 8;
+  return a;
+}
+
+Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& config, uint64_t heap_offset,
+                       const std::vector<int32_t>& expert_rank, Shape shape)
+    : context_(std::move(context)),
+      config_(config),
+      layout_(make_layout(config)),
+      shared_(layout_.shared),
+      heap_offset_(heap_offset),
+      wanted_(shape) {
+  if (config.world_size != context_->world().world_size) {
+    throw ConfigError("world_size=" + std::to_string(config.world_size) + " is not the context's");
+  }
+  require(expert_rank.size() == config.num_experts, "expert_map length", expert_rank.size(), "num_experts");
+  for (int32_t rank : expert_rank) {
+    require(rank >= 0 && uint32_t(rank) < config.world_size, "expert_map entry", uint32_t(rank), "a rank");
+  }
+  for (uint64_t* offset :
+       {&shared_.counts, &shared_.counts_signal, &shared_.rows_signal, &shared_.combine_signal,
+        &shared_.combine_digest, &shared_.credit_signal, &shared_.combine_rows}) {
+    *offset += heap_offset;
+  }
+  stamp_ = digest_of(
+      {config.world_size, context_->world().rank, config.num_experts, config.topk, config.max_tokens});
+  for (int32_t rank : expert_rank) stamp_ = digest_of({uint64_t(rank)}, stamp_);
+  core::Device& device = context_->device();
+  dispatch_kernel_ = &device.function("ep_dispatch", "ep_dispatch", sizeof(EpDispatchArgs));
+  const char* names[3] = {"ep_combine_bf16", "ep_combine_fp16", "ep_combine_fp32"};
+  for (int i = 0; i < 3; ++i)
+    combine_kernels_[i] = &device.function("ep_combine", names[i], sizeof(EpCombineArgs));
+  local_ = device.allocate(layout_.local_bytes);
+  expert_rank_ = device.allocate(expert_rank.size() * 4);
+  device.copy(expert_rank_, reinterpret_cast<uint64_t>(expert_rank.data()), expert_rank.size() * 4);
+}
+
+Dispatcher::~Dispatcher() {
+  context_->device().free(local_);
+  if (expert_rank_ != 0) context_->device().free(expert_rank_);
+}
+
+core::LaunchShape Dispatcher::shape(const core::Function& function, uint64_t work,
+                                    uint32_t shared_bytes_fixed, uint32_t shared_bytes_per_warp) const {
+  const core::Properties& p = context_->device().properties();
+  const bool cpu = context_->device().kind() == core::Kind::cpu;
+  core::LaunchShape shape;
+  shape.warps = wanted_.warps != 0 ? wanted_.warps : cpu ? 1 : kDefaultWarps;
+  shape.warps = std::min(shape.warps, 512 / p.warp_size);  // the kernels' launch bound
+  shape.shared_bytes = shared_bytes_fixed + shared_bytes_per_warp * shape.warps;
+  // All blocks wait for each other: they must be resident together.
+  const uint32_t resident = context_->resident_blocks(function, shape.warps, shape.shared_bytes);
+  const uint32_t limit = std::min(resident, kEpMaxBlocks);
+  const uint32_t most = std::min(wanted_.blocks != 0 ? wanted_.blocks : kDefaultBlocks, limit);
+  const uint64_t useful = wanted_.blocks != 0 ? most : (work + shape.warps - 1) / shape.warps;
+  shape.blocks = uint32_t(std::clamp<uint64_t>(useful, 1, most));
+  return shape;
+}
+
+void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
+  require(call.tokens <= config_.max_tokens, "tokens", call.tokens, "at most max_tokens");
+  require(call.buffer < config_.live_results, "buffer", call.buffer, "below live_results");
+  EpDispatchArgs a{};
+  a.world = context_->world();
+  a.shared = shared_;
+  a.receive = layout_.receive;
+  a.routing = routing_address(call.routing, config_);
+  a.local = local_;
+  a.expert_rank = expert_rank_;
+  a.x = call.x;
+  a.ids = call.ids;
+  a.weights = call.weights;
+  a.scales = call.scales;
+  a.buffer = heap_offset_ + layout_.receive_buffers[call.buffer];
+  a.row_bytes = config_.row_bytes;
+  a.capacity = config_.capacity;
+  a.digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
+                        call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0});
+  a.stamp = stamp_;
+  a.scale_bytes = config_.scale_bytes;
+  a.tokens = call.tokens;
+  a.topk = config_.topk;
+  a.id_bytes = call.id_bytes;
+  a.num_experts = config_.num_experts;
+  a.fan = config_.fan();
+  const uint32_t ranks = config_.world_size;
+  context_->device().launch(*dispatch_kernel_,
+                            shape(*dispatch_kernel_, call.tokens, 32 + 16 * ranks, 4 * ranks), stream, &a);
+}
+
+void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
+  require(call.tokens <= config_.max_tokens, "tokens", call.tokens, "at most max_tokens");
+  const uint64_t row_bytes = uint64_t(call.hidden) * (call.element == Element::fp32 ? 4 : 2);
+  require(row_bytes % 16 == 0 && row_bytes <= config_.combine_row_bytes, "combined row bytes", row_bytes,
+          "a multiple of 16, at most " + std::to_string(config_.combine_row_bytes));
+  EpCombineArgs a{};
+  a.world = context_->world();
+  a.shared = shared_;
+  a.routing = routing_address(call.routing, config_);
+  a.local = local_;
+  a.rows = call.rows;
+  a.out = call.out;
+  a.bias = call.bias;
+  a.weights = call.weights;
+  a.ids = call.ids;
+  a.expert_rank = expert_rank_;
+  a.digest = digest_of({call.hidden, uint64_t(call.element)});
+  a.stamp = stamp_;
+  a.hidden = call.hidden;
+  a.tokens = call.tokens;
+  a.topk = config_.topk;
+  a.id_bytes = call.id_bytes;
+  a.num_experts = config_.num_experts;
+  a.fan = config_.fan();
+  const core::Function& kernel = *combine_kernels_[size_t(call.element)];
+  const uint64_t work = std::max<uint64_t>(uint64_t(call.tokens) * config_.fan(), kDefaultWarps * 8);
+  context_->device().launch(kernel, shape(kernel, work, 16 + 16 * config_.world_size, 0), stream, &a);
+}
+
+}  // namespace mori::ep

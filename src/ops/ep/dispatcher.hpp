@@ -1,0 +1,99 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// The host side of dispatch and combine: memory layout, argument blocks, launch shapes.
+// Checks of tensors are the caller's (python/mori/ep); here only what memory safety needs.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "src/core/context.hpp"
+#include "src/ops/ep/ep_args.hpp"
+
+namespace mori::ep {
+
+struct Config {
+  uint64_t row_bytes = 0;          ///< payload of a dispatched row, multiple of 16
+  uint64_t combine_row_bytes = 0;  ///< largest row that is combined, multiple of 16
+  uint64_t capacity = 0;           ///< rows of a receive buffer
+  uint32_t world_size = 1;
+  uint32_t num_experts = 0;
+  uint32_t topk = 0;
+  uint32_t max_tokens = 0;
+  uint32_t scale_bytes = 0;   ///< per row, 0 = none
+  uint32_t live_results = 0;  ///< receive buffers
+
+  uint32_t fan() const { return world_size < topk ? world_size : topk; }
+};
+
+/// Where everything lies, once: the total and the parts come from the same walk.
+struct Layout {
+  EpShared shared;  ///< offsets from the start of the dispatcher's memory
+  EpReceive receive;
+  std::vector<uint64_t> receive_buffers;
+  uint64_t signal_bytes = 0;   ///< at the start: signals and counts, zero before the first call
+  uint64_t receive_bytes = 0;  ///< of one receive buffer
+  uint64_t heap_bytes = 0;     ///< symmetric memory of a dispatcher
+  uint64_t routing_bytes = 0;  ///< of a routing handle
+  uint64_t local_bytes = 0;    ///< private device memory
+};
+/// Throws ConfigError naming the field, its value and what is allowed.
+Layout make_layout(const Config& config);
+EpRoutingAddress routing_address(uint64_t start, const Config& config);
+
+/// Kernel launch shape of a call; 0 = chosen from the number of tokens and the device.
+struct Shape {
+  uint32_t blocks = 0;
+  uint32_t warps = 0;
+};
+
+struct DispatchCall {
+  uint64_t x, ids, weights, scales;  ///< addresses; weights and scales may be 0
+  uint64_t routing;                  ///< routing_bytes of device memory, written
+  uint32_t tokens, id_bytes;
+  uint32_t buffer;  ///< which receive buffer
+};
+
+enum class Element : uint8_t { bf16, fp16, fp32 };
+struct CombineCall {
+  uint64_t rows, out, bias, weights, ids;  ///< addresses; bias, weights and ids may be 0
+  uint64_t routing;
+  uint32_t tokens, id_bytes, hidden;
+  Element element;
+};
+
+class Dispatcher {
+ public:
+  /// `heap_offset`: start of layout.heap_bytes of symmetric memory, kept by the caller, the first
+  /// signal_bytes of it zero on all ranks before any rank makes a call.
+  Dispatcher(std::shared_ptr<core::Context> context, const Config& config, uint64_t heap_offset,
+             const std::vector<int32_t>& expert_rank, Shape shape);
+  ~Dispatcher();
+  Dispatcher(const Dispatcher&) = delete;
+  Dispatcher& operator=(const Dispatcher&) = delete;
+
+  const Config& config() const { return config_; }
+  const Layout& layout() const { return layout_; }
+  /// Address of EpLocal: for tests that start the epochs elsewhere than at 0.
+  uint64_t local() const { return local_; }
+  void dispatch(const DispatchCall& call, uint64_t stream);
+  void combine(const CombineCall& call, uint64_t stream);
+
+ private:
+  core::LaunchShape shape(const core::Function& function, uint64_t work, uint32_t shared_bytes_fixed,
+                          uint32_t shared_bytes_per_warp) const;
+
+  std::shared_ptr<core::Context> context_;
+  Config config_;
+  Layout layout_;
+  EpShared shared_;
+  uint64_t heap_offset_;
+  uint64_t local_ = 0;
+  uint64_t expert_rank_ = 0;
+  uint64_t stamp_ = 0;  ///< of what a routing handle depends on; differs between ranks
+  Shape wanted_;
+  const core::Function* dispatch_kernel_;
+  const core::Function* combine_kernels_[3];
+};
+
+}  // namespace mori::ep

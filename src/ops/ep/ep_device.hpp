@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// What the dispatch and combine kernels share: a token's experts and destinations.
+#pragma once
+#include "src/ops/ep/ep_args.hpp"
+#include "src/shmem/signals.hpp"
+
+namespace mori {
+inline namespace MORI_TARGET_NAMESPACE {
+
+MORI_DEVICE int64_t load_id(uint64_t ids, uint32_t id_bytes, uint64_t index) {
+  return id_bytes == 4 ? int64_t(global<const int32_t>(ids)[index]) : global<const int64_t>(ids)[index];
+}
+
+/// Number of set bits of `mask` below bit `rank`.
+MORI_DEVICE uint32_t bits_below(uint64_t mask, uint32_t rank) {
+  return count_bits(mask & ((uint64_t(1) << rank) - 1));
+}
+
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori

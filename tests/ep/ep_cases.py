@@ -1,0 +1,238 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""A dispatch and combine as one row of a table, run by every rank and compared bit for bit with the reference.
+
+    CASES = table(Case("fp8", dtype="float8_e4m3fn"), Case("one-token", tokens=1))
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_...(name): check(CASES, name, world_size=3)
+
+Starting ranks costs more than a case: the ranks of one world size are started once and run the whole table; each test
+then looks at its own row. Every rank makes the inputs of all ranks from the case's seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import traceback
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+
+import mori
+from mori.ep import Dispatcher, reference
+from mori.ep.reference import Tokens, first_difference
+from mori.testing import run_ranks
+
+__all__ = ["Case", "check", "make", "open_context", "returned_rows", "run_case", "table", "tokens_of"]
+
+MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Arguments of a Dispatcher by the names they have there, and what is sent through it."""
+
+    name: str
+    hidden: int = 16
+    experts: int = 8
+    topk: int = 2
+    max_tokens: int = 8
+    dtype: str = "bfloat16"
+    combine_dtype: str | None = None
+    scales: tuple[int, str] | None = None
+    capacity: int | None = None
+    placement: str = "blocks"  # of experts: blocks, one-rank, interleaved, scattered
+    blocks: int = 0
+    warps: int = 0
+    tokens: tuple[int, ...] = (5, 8, 3)  # of rank r: tokens[r % len]
+    ids: str = "int32"
+    masked: float = 0.1  # share of ids that are -1
+    routing: str = "random"  # random, hot (all to the first experts), nowhere, sparse (many tokens without an expert)
+    weights: bool = True
+    apply_weights: bool = False
+    bias: bool = False
+    out: bool = False
+    rows: str | None = None  # type of the combined rows, where it is not combine_dtype
+    special: bool = False  # combined rows are random bits: NaN, infinities, subnormals
+    rounds: int = 2
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def packed(self) -> bool:
+        return self.dtype in ("uint8", "float4_e2m1fn_x2")
+
+
+def table(*cases: Case) -> dict[str, Case]:
+    rows = {case.name: case for case in cases}
+    if len(rows) != len(cases):
+        raise ValueError("two cases have the same name")
+    return rows
+
+
+def expert_map(case: Case, world_size: int) -> tuple[int, ...]:
+    """What the dispatcher is told, or what it must take by itself (blocks, the first ones larger)."""
+    experts = range(case.experts)
+    if case.placement == "one-rank":
+        return tuple(world_size - 1 for _ in experts)
+    if case.placement == "interleaved":
+        return tuple(e % world_size for e in experts)
+    if case.placement == "scattered":
+        return tuple(zlib.crc32(bytes([e % 256, e // 256])) % world_size for e in experts)
+    sizes = [(case.experts + world_size - 1 - r) // world_size for r in range(world_size)]
+    return tuple(r for r, size in enumerate(sizes) for _ in range(size))
+
+
+def make(ctx: Any, case: Case, **changes: Any) -> Dispatcher:
+    scales = None if case.scales is None else (case.scales[0], getattr(torch, case.scales[1]))
+    placed = None if case.placement == "blocks" else expert_map(case, ctx.world_size)
+    arguments = {
+        "topk": case.topk, "max_tokens": case.max_tokens, "dtype": getattr(torch, case.dtype), "scales": scales,
+        "combine_dtype": None if case.combine_dtype is None else getattr(torch, case.combine_dtype),
+        "capacity": case.capacity, "expert_map": placed, "blocks": case.blocks, "warps": case.warps,
+    } | changes  # fmt: skip
+    return Dispatcher(ctx, case.hidden, case.experts, **arguments)
+
+
+def _generator(case: Case, *of: int) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(repr((case.name, *of)).encode()))
+
+
+def _bits(rows: int, columns: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    raw = torch.randint(0, 256, (rows, columns * dtype.itemsize), generator=generator, dtype=torch.uint8)
+    return raw.view(dtype)
+
+
+def tokens_of(case: Case, rank: int, round_: int = 0) -> Tokens:
+    """What `rank` sends in a round."""
+    generator = _generator(case, rank, round_)
+    count = case.tokens[(rank + round_) % len(case.tokens)]
+    order = torch.rand(count, case.experts, generator=generator)
+    if case.routing == "hot":
+        order = torch.arange(case.experts, 0, -1.0).expand(count, -1)
+    ids = order.argsort(dim=1, descending=True)[:, : case.topk]
+    masked = torch.rand(ids.shape, generator=generator) < case.masked
+    if case.routing == "sparse":
+        masked |= torch.rand(count, 1, generator=generator) < 0.6
+    if case.routing == "nowhere":
+        masked |= True
+    scales = None
+    if case.scales is not None:
+        scales = _bits(count, case.scales[0], getattr(torch, case.scales[1]), generator)
+    return Tokens(
+        x=_bits(count, case.hidden // 2 if case.packed else case.hidden, getattr(torch, case.dtype), generator),
+        topk_ids=ids.masked_fill(masked, -1).to(getattr(torch, case.ids)).contiguous(),
+        topk_weights=torch.randn(count, case.topk, generator=generator) if case.weights else None,
+        scales=scales,
+    )
+
+
+def rows_dtype(case: Case) -> torch.dtype:
+    plain = case.dtype if case.dtype in ("bfloat16", "float16", "float32") else "bfloat16"
+    return getattr(torch, case.rows or case.combine_dtype or plain)
+
+
+def returned_rows(case: Case, rank: int, count: int, round_: int = 0) -> torch.Tensor:
+    """What `rank` gives to combine: any rows will do, dispatch has been compared by itself."""
+    generator = _generator(case, 1000 + rank, round_)
+    if case.special:
+        return _bits(count, case.hidden, rows_dtype(case), generator)
+    return torch.randn(count, case.hidden, generator=generator).to(rows_dtype(case))
+
+
+def compare_received(recv: Any, expected: reference.Expected) -> list[str]:
+    """Names what differs in a result of dispatch."""
+    got = recv.trim()
+    names = ("x", "topk_ids", "topk_weights", "scales", "src")
+    wrong = [first_difference(name, getattr(got, name), getattr(expected, name)) for name in names]
+    wrong.append(first_difference("counts", recv.counts, expected.counts))
+    if int(recv.total) != len(expected.src):
+        wrong.append(f"total is {int(recv.total)}, wanted {len(expected.src)}")
+    return [text for text in wrong if text]
+
+
+def run_case(
+    ctx: Any,
+    case: Case,
+    *,
+    before: Callable[[Dispatcher], None] = lambda moe: None,
+    pause: Callable[[], None] = lambda: None,
+) -> str:
+    """What went wrong, or nothing. Collective. `before` is called once, `pause` before each call."""
+    world, rank, device = ctx.world_size, ctx.rank, ctx.device
+    placed = expert_map(case, world)
+    wrong: list[str] = []
+    with make(ctx, case) as moe:
+        before(moe)
+        for round_ in range(case.rounds):
+            sent = [tokens_of(case, r, round_) for r in range(world)]
+            mine = sent[rank]
+            on_device = [
+                None if t is None else t.to(device) for t in (mine.x, mine.topk_ids, mine.topk_weights, mine.scales)
+            ]
+            pause()
+            recv = moe.dispatch(*on_device[:3], scales=on_device[3])
+            expected = reference.dispatch(sent, rank, placed)
+            wrong += [f"round {round_}: {text}" for text in compare_received(recv, expected)]
+
+            matrix = reference.counts(sent, placed)
+            returned = [returned_rows(case, r, int(matrix[:, r].sum()), round_) for r in range(world)]
+            like = (len(mine.x), case.hidden)
+            bias = torch.randn(like, generator=_generator(case, 77, rank)).to(rows_dtype(case)) if case.bias else None
+            out = torch.full(like, float("nan"), dtype=rows_dtype(case), device=device) if case.out else None
+            pause()
+            y = moe.combine(
+                returned[rank].to(device),
+                recv.routing,
+                apply_weights=case.apply_weights,
+                bias=None if bias is None else bias.to(device),
+                out=out,
+            )
+            ctx.synchronize()
+            if out is not None and y.data_ptr() != out.data_ptr():
+                wrong.append(f"round {round_}: the result is not out")
+            wanted = reference.combine(
+                sent, rank, placed, returned, apply_weights=case.apply_weights, bias=bias
+            )
+            text = first_difference("y", y, wanted, any_nan=True)
+            wrong += [f"round {round_}: {text}"] if text else []
+    return "; ".join(wrong)
+
+
+def open_context(rank: int, world_size: int, uid: bytes, **options: Any) -> Any:
+    """A CPU context with guarded memory and a deadline that a loaded machine keeps."""
+    options = {"device": "cpu", "timeout": 30.0, "heap_bytes": 4 * MIB, "debug": True} | options
+    return mori.init(uid=uid, rank=rank, world_size=world_size, **options)
+
+
+def run_table(rank: int, world_size: int, uid: bytes, cases: Mapping[str, Case]) -> dict[str, str]:
+    """Every case of a table by one rank; a case that raises is told like one that differs."""
+    outcome = {}
+    with open_context(rank, world_size, uid) as ctx:
+        for name, case in cases.items():
+            try:
+                outcome[name] = run_case(ctx, case)
+            except Exception:
+                outcome[name] = traceback.format_exc()
+    return outcome
+
+
+@functools.lru_cache(maxsize=1)
+def _outcomes(cases: tuple[Case, ...], world_size: int, mode: str, lanes: int) -> list[dict[str, str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MORI_CPU_LANES", str(lanes))
+        rows = {case.name: case for case in cases}
+        return run_ranks(run_table, world_size, rows, mode=mode, timeout=100)
+
+
+def check(cases: Mapping[str, Case], name: str, world_size: int, *, mode: str = "process", lanes: int = 1) -> None:
+    """Fails with what each rank found wrong in one row of the table. Parametrise so that the name changes fastest."""
+    outcome = _outcomes(tuple(cases.values()), world_size, mode, lanes)
+    wrong = [f"rank {rank}: {by_name[name]}" for rank, by_name in enumerate(outcome) if by_name[name]]
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""SHMEM under ThreadSanitizer: clean as it is, and each ordering that is taken away is missed. Under
+AddressSanitizer: nothing beyond the heap, whose size is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sanitized import ROOT, Sanitized, mutated, run
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+KERNELS = Path("src/shmem/shmem_selftest.kernel.cpp")
+
+
+@pytest.fixture(scope="module")
+def program(threads_build: Sanitized) -> Path:
+    return threads_build.program(Path(__file__).parent / "shmem_main.cpp")
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 2, 2), (3, 2, 2, 1)], ids=["2ranks-2x2", "3ranks-2x1"])
+@pytest.mark.parametrize("lanes", [1, 32, 64], ids=lambda lanes: f"w{lanes}")
+def test_shmem_is_clean(
+    threads_build: Sanitized, program: Path, lanes: int, shape: tuple[int, int, int, int]
+) -> None:
+    kernels = threads_build.kernels(lanes, [ROOT / KERNELS])
+    ranks, threads, blocks, warps = shape
+    outcome = run(program, kernels, lanes=lanes, ranks=ranks, threads=threads, blocks=blocks, warps=warps)
+    assert (outcome.status, outcome.races) == (0, 0), outcome.output
+
+
+@pytest.mark.parametrize("lanes", [1, 32], ids=lambda lanes: f"w{lanes}")
+def test_shmem_stays_inside_its_memory(addresses_build: Sanitized, lanes: int) -> None:
+    program = addresses_build.program(Path(__file__).parent / "shmem_main.cpp")
+    outcome = run(program, addresses_build.kernels(lanes, [ROOT / KERNELS]), lanes=lanes)
+    assert outcome.status == 0, outcome.output
+
+
+MUTANTS = {
+    "put_signal-stores-relaxed": (
+        "src/shmem/shmem_device.hpp",
+        "store_release<Scope::system>(ptr(",
+        "store_relaxed<Scope::system>(ptr(",
+    ),
+    "put_signal-without-sync": (
+        "src/shmem/shmem_device.hpp",
+        "  group.sync();\n  if (group.lane() == 0) store_release",
+        "  if (group.lane() == 0) store_release",
+    ),
+    "waits-relaxed": (
+        "src/core/device/prelude.hpp",
+        "return atomic_load<Order::acquire, S>(p);",
+        "return atomic_load<Order::relaxed, S>(p);",
+    ),
+    "warp-broadcast-without-sync": (
+        "src/core/device/collective.hpp",
+        "(ballot(of_first) & 1u) != 0;\n    sync_warp();",
+        "(ballot(of_first) & 1u) != 0;",
+    ),
+    "block-broadcast-flag-reused-early": (
+        "src/core/device/collective.hpp",
+        "    sync();  // the flag may be written again\n",
+        "",
+    ),
+    "barrier-signals-relaxed": (
+        "src/transport/p2p/p2p.hpp",
+        "store_release<Scope::system>(peer_pointer",
+        "store_relaxed<Scope::system>(peer_pointer",
+    ),
+    "barrier-signals-before-all-lanes-wrote": (
+        "src/shmem/shmem_device.hpp",
+        "  group.sync();  // all lanes have read the epoch, and their writes come before the signals\n",
+        "",
+    ),
+    "barrier-left-before-all-lanes-waited": (
+        "src/shmem/signals.hpp",
+        "return group.all(came);",
+        "return came;",
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_missing_orders_are_found(
+    threads_build: Sanitized, program: Path, tmp_path: Path, mutant: str
+) -> None:
+    tree = mutated(tmp_path, *MUTANTS[mutant])
+    kernels = threads_build.kernels(32, [tree / KERNELS], ["-I", str(tree)])
+    outcome = run(program, kernels, lanes=32)
+    assert outcome.races > 0, outcome.output

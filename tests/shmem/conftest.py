@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""Runs each test on the fast CPU target, on lanes of 32 and 64, and on a GPU where there is one (-m gpu)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from shmem_ranks import CPU_TARGETS, GPU_TARGETS, Ranks, Target
+
+from mori import _core
+
+# Kernels of several streams must run at the same time on one GPU; the drivers read these when they start.
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+os.environ.setdefault("GPU_MAX_HW_QUEUES", "8")
+
+
+@pytest.fixture(params=[*CPU_TARGETS, *GPU_TARGETS], ids=str)
+def target(request: pytest.FixtureRequest) -> Target:
+    target: Target = request.param
+    if target.kind != "cpu":
+        count, why = _core.device_count(target.kind)
+        if count == 0:
+            pytest.skip(f"no {target.kind} device: {why}")
+    return target
+
+
+@pytest.fixture
+def make_ranks(target: Target) -> Iterator[Callable[..., Ranks]]:
+    """make_ranks(size, room=..., timeout_s=...) on the target."""
+    made: list[Ranks] = []
+
+    def make(size: int, **options: Any) -> Ranks:
+        made.append(Ranks(target, size, **options))
+        return made[-1]
+
+    yield make
+    for ranks in made:
+        ranks.close()
