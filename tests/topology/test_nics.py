@@ -160,7 +160,7 @@ def test_order_of_directories_is_irrelevant(seed: int, tmp_path: Path) -> None:
 
 @st.composite
 def topologies(draw: st.DrawFn) -> Topology:
-    """Random machines: GPUs and NICs below switches, below host bridges, on one to four NUMA nodes or unknown."""
+    """Random machines: GPUs and NICs below switches, below host bridges, on some NUMA nodes or unknown."""
     node_count = draw(st.integers(1, 4))
     nodes = tuple(
         NumaNode(id=i, socket=i, distances=tuple(10 if i == j else 32 for j in range(node_count)))
