@@ -229,7 +229,10 @@ def findings(found: Mapping[str, Counts], expected: Mapping[str, Mapping[str, in
         limits = expected.get(name, {})
         ordered = counts.release + counts.acquire + counts.relaxed_loads + counts.relaxed_stores
         if name not in expected and ordered:
-            wrong.append(f"{name}: not in the expectations; it has {counts.summary()}")
+            entry = {k: v for k, v in vars(counts).items() if v and k != "seen"}
+            wrong.append(
+                f'{name}: not in the expectations; if it is right, add "{name}": {json.dumps(entry)}'
+            )
             continue
         for key in ("release", "acquire"):
             if (value := getattr(counts, key)) < limits.get(key, 0):

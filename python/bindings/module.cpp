@@ -10,14 +10,12 @@
 
 namespace py = pybind11;
 
-// Weak: a component that is not in the build is absent, not a failed import.
-#define MORI_COMPONENT __attribute__((weak))
-MORI_COMPONENT void bind_runtime(py::module_& module);
-MORI_COMPONENT void bind_memory(py::module_& module);
-MORI_COMPONENT void bind_topology(py::module_& module);
-MORI_COMPONENT void bind_context(py::module_& module);
-MORI_COMPONENT void bind_shmem(py::module_& module);
-MORI_COMPONENT void bind_ep(py::module_& module);
+void bind_runtime(py::module_& module);
+void bind_memory(py::module_& module);
+void bind_topology(py::module_& module);
+void bind_context(py::module_& module);
+void bind_shmem(py::module_& module);
+void bind_ep(py::module_& module);
 
 namespace {
 
@@ -49,5 +47,5 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = mori::kVersion;
   py::register_local_exception_translator(translate);
   for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_shmem, bind_ep})
-    if (bind) bind(module);
+    bind(module);
 }

@@ -56,9 +56,9 @@ def run_ranks(
 
     mode: "process" (forked from a clean server that has torch imported, so a rank starts in milliseconds),
     "spawn" (a fresh interpreter each), "fork" (of this process), or "thread". Whatever is sent must be
-    picklable but for the last two. timeout: seconds for everything; 0 waits for ever. expendable: ranks that
-    may be killed or stopped, for tests of that; their result is None if they do not return one, and what is
-    left of them is killed at the end.
+    picklable but for the last two. timeout: seconds once they have started; 0 waits for ever. expendable:
+    ranks that may be killed or stopped, for tests of that; their result is None if they do not return one,
+    and what is left of them is killed at the end.
 
     Raises RankError with the tracebacks of all ranks that failed, died, or did not end in time.
     """
@@ -67,8 +67,9 @@ def run_ranks(
     if world_size < 1:
         raise ConfigError(f"world_size={world_size} is less than 1")
     crew = _Threads if mode == "thread" else _Processes
-    deadline = Deadline(timeout)
-    reports = crew(fn, world_size, unique_id(), args, mode).collect(deadline, frozenset(expendable))
+    Deadline(timeout)  # refuses a bad one before anything is started
+    ranks = crew(fn, world_size, unique_id(), args, mode)
+    reports = ranks.collect(Deadline(timeout), frozenset(expendable))
     failed = {
         rank: report for rank, report in sorted(reports.items()) if not report[0] and rank not in expendable
     }
@@ -95,8 +96,13 @@ class _Processes:
             mine, theirs = context.Pipe(duplex=False)
             job = (theirs, config.environment(), fn, rank, world_size, uid, args)
             process = context.Process(target=_rank_process, args=job, name=f"rank {rank}", daemon=True)
-            process.start()
-            theirs.close()
+            try:
+                process.start()
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                self._end()
+                raise ConfigError(f"fn and args must be picklable in mode={mode!r}: {error}") from error
+            finally:
+                theirs.close()
             self._processes.append(process)
             self._pipes[mine] = rank
 
@@ -114,12 +120,15 @@ class _Processes:
                 reports[rank] = (False, None, f"it did not end in time ({_where(self._processes[rank].pid)})")
             return reports
         finally:
-            for process in self._processes:
-                process.kill()  # ends a stopped one too
-                process.join()
-                process.close()
-            for pipe in self._pipes:
-                pipe.close()
+            self._end()
+
+    def _end(self) -> None:
+        for process in self._processes:
+            process.kill()  # ends a stopped one too
+            process.join()
+            process.close()
+        for pipe in self._pipes:
+            pipe.close()
 
     def _receive(self, pipe: Any, rank: int) -> _Report:
         try:

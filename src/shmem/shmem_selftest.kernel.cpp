@@ -53,6 +53,8 @@ MORI_DEVICE void test_exchange(const ShmemSelfTestArgs& a, const Group& group, u
     for (uint64_t i = group.lane(); i < a.bytes; i += group.lanes()) outbox[i] = pattern(round, me, index, i);
     group.sync();
     shmem::put_signal(group, a.world, inbox, outbox, a.bytes, arrived, round, next);
+    if (!shmem::signal_wait_until(group, a.world, taken, round - 1, next))
+      return;  // there already: two waits
     if (!shmem::signal_wait_until(group, a.world, arrived, round, previous)) return;
     for (uint64_t i = group.lane(); i < a.bytes; i += group.lanes()) {
       wrong += inbox[i] != pattern(round, previous, index, i);

@@ -3,7 +3,7 @@
 """Every kernel's releases and acquires, as compiled, against memory_order.json; planted faults are found.
 
 A change of a kernel that changes these counts must change memory_order.json in the same commit, with open
-eyes: a release fewer is a flag that overtakes its payload. `tools/isa_check.py --list FILE` shows each access.
+eyes: a release fewer is a flag that overtakes its payload. `tools/isa_check.py --list FILE` shows each one.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from shmem_ranks import GROUPS, WAIT_BARRIER, Error, Ranks
+from shmem_ranks import GPU_TARGETS, GROUPS, WAIT_BARRIER, Error, Ranks
 
 MAKE = Callable[..., Ranks]
 SIGNALS = 4096  # heap offset; test data lie below
@@ -109,3 +109,32 @@ def test_in_stream_order(make_ranks: MAKE, size: int) -> None:
     for rank in range(size):
         assert ranks.error(rank).state == 0, ranks.error(rank)
         assert epochs(ranks, rank) == [launches] * size
+
+
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("target", GPU_TARGETS, indirect=True)
+def test_graphs_replay(make_ranks: MAKE) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU to capture on")
+    ranks = fresh(make_ranks, 3)
+    streams = [torch.cuda.ExternalStream(stream) for stream in ranks.streams]
+    queue_barrier(ranks, 0)  # loads the kernel, which may not happen while a stream captures
+    queue_barrier(ranks, 1)
+    queue_barrier(ranks, 2)
+    ranks.synchronize()
+    graphs = []
+    for rank, stream in enumerate(streams):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(4):
+                queue_barrier(ranks, rank)
+        graphs.append(graph)
+    for _ in range(10):
+        for graph, stream in zip(graphs, streams, strict=True):
+            with torch.cuda.stream(stream):
+                graph.replay()
+    ranks.synchronize()
+    for rank in range(3):
+        assert ranks.error(rank).state == 0, ranks.error(rank)
+        assert epochs(ranks, rank) == [41] * 3

@@ -17,7 +17,8 @@
 #define MORI_CAT2_(a, b) a##b
 #define MORI_CAT_(a, b) MORI_CAT2_(a, b)
 #define MORI_TARGET_NAMESPACE MORI_CAT_(cpu_w, MORI_CPU_WARP)
-#define MORI_UNROLL _Pragma("GCC unroll 8")
+// Nothing: an unrolled lane loop hides from the vectoriser.
+#define MORI_UNROLL
 #define MORI_NO_UNROLL _Pragma("GCC unroll 1")
 #define MORI_DEVICE inline __attribute__((always_inline))
 #define MORI_DEVICE_NOINLINE inline __attribute__((noinline))
@@ -135,6 +136,7 @@ MORI_DEVICE_NOINLINE uint64_t clock_ticks() {
   clock_gettime(CLOCK_MONOTONIC, &t);
   return uint64_t(t.tv_sec) * 1'000'000'000u + uint64_t(t.tv_nsec);
 }
+inline constexpr uint32_t kFailureLookMask = 31;  // polls between looks at the error word
 MORI_DEVICE void pause(uint32_t iteration) {
   if (iteration >= current_lane->spins) return current_lane->ops->yield(current_lane);
 #if defined(__x86_64__)

@@ -99,49 +99,69 @@ MORI_DEVICE float rank_weight(const EpCombineArgs& a, uint64_t token, uint32_t r
   return sum;
 }
 
+/// What one token's reduction reads and writes.
+template <class T>
+struct TokenRows {
+  const T* returned;  // my combine buffer
+  const T* bias;      // null = none
+  T* out;
+  const uint32_t* positions;  // of the token's rows in the combine buffer, ascending rank
+  uint64_t mask;              // ranks they came from
+  uint64_t token;
+};
+
+/// kPacks packs of each lane, kWarpSize apart, beginning with pack `start`: so many loads are in flight.
+template <uint32_t kPacks, class T>
+MORI_DEVICE void reduce_packs(const EpCombineArgs& a, const TokenRows<T>& t, uint32_t start) {
+  constexpr uint32_t kElements = Pack<T>::kElements;
+  float sum[kPacks][kElements] = {};
+  const auto add_row = [&](const T* row, bool weighted, float weight) {
+    Pack<T> packs[kPacks];
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kPacks; ++u)
+      packs[u] = load_pack(row + uint64_t(start + u * kWarpSize) * kElements);
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kPacks; ++u) {
+      MORI_UNROLL
+      for (uint32_t e = 0; e < kElements; ++e) {
+        const float value = to_float(packs[u].element[e]);
+        sum[u][e] += weighted ? multiply(weight, value) : value;
+      }
+    }
+  };
+  if (t.bias != nullptr) add_row(t.bias, false, 0);
+  uint32_t index = 0;
+  for (uint64_t left = t.mask; left != 0; left &= left - 1, ++index) {
+    const T* row = t.returned + uint64_t(t.positions[index]) * a.hidden;
+    if (a.weights == 0) {
+      add_row(row, false, 0);
+    } else {
+      add_row(row, true, rank_weight(a, t.token, first_bit(left)));
+    }
+  }
+  MORI_UNROLL
+  for (uint32_t u = 0; u < kPacks; ++u) {
+    Pack<T> rounded;
+    MORI_UNROLL
+    for (uint32_t e = 0; e < kElements; ++e) from_float(sum[u][e], rounded.element[e]);
+    store_pack(t.out + uint64_t(start + u * kWarpSize) * kElements, rounded);
+  }
+}
+
 /// One part of a token's row. Callers: the warp; `first` and `last` count packs of 16 bytes.
 template <class T>
 MORI_DEVICE void reduce_part(const EpCombineArgs& a, uint64_t token, uint32_t first, uint32_t last) {
-  constexpr uint32_t kElements = Pack<T>::kElements;
-  constexpr uint32_t kPacks = 4;  // of a lane at a time: loads in flight
-  const uint64_t mask = global<const uint64_t>(a.routing.masks)[token];
-  const uint32_t* positions = global<const uint32_t>(a.routing.positions) + token * a.fan;
-  const T* returned = peer_pointer<const T>(a.world, a.world.rank, a.shared.combine_rows);
-  const T* bias = a.bias == 0 ? nullptr : global<const T>(a.bias) + token * a.hidden;
-  T* out = global<T>(a.out) + token * a.hidden;
-  for (uint32_t start = first + lane_id(); start < last; start += kPacks * kWarpSize) {
-    float sum[kPacks][kElements] = {};
-    const auto add_row = [&](const T* row, bool weighted, float weight) {
-      Pack<T> packs[kPacks];
-      MORI_UNROLL
-      for (uint32_t u = 0; u < kPacks; ++u) {
-        const uint32_t p = start + u * kWarpSize;
-        if (p < last) packs[u] = load_pack(row + uint64_t(p) * kElements);
-      }
-      MORI_UNROLL
-      for (uint32_t u = 0; u < kPacks; ++u) {
-        MORI_UNROLL
-        for (uint32_t e = 0; e < kElements; ++e) {
-          const float value = to_float(packs[u].element[e]);
-          sum[u][e] += weighted ? multiply(weight, value) : value;
-        }
-      }
-    };
-    if (bias != nullptr) add_row(bias, false, 0);
-    uint32_t index = 0;
-    for (uint64_t left = mask; left != 0; left &= left - 1, ++index) {
-      const float weight = a.weights == 0 ? 0 : rank_weight(a, token, first_bit(left));
-      add_row(returned + uint64_t(positions[index]) * a.hidden, a.weights != 0, weight);
-    }
-    MORI_UNROLL
-    for (uint32_t u = 0; u < kPacks; ++u) {
-      const uint32_t p = start + u * kWarpSize;
-      Pack<T> rounded;
-      MORI_UNROLL
-      for (uint32_t e = 0; e < kElements; ++e) from_float(sum[u][e], rounded.element[e]);
-      if (p < last) store_pack(out + uint64_t(p) * kElements, rounded);
-    }
-  }
+  constexpr uint32_t kPacks = kWarpSize == 1 ? 8 : 4;
+  const TokenRows<T> rows{peer_pointer<const T>(a.world, a.world.rank, a.shared.combine_rows),
+                          a.bias == 0 ? nullptr : global<const T>(a.bias) + token * a.hidden,
+                          global<T>(a.out) + token * a.hidden,
+                          global<const uint32_t>(a.routing.positions) + token * a.fan,
+                          global<const uint64_t>(a.routing.masks)[token],
+                          token};
+  uint32_t start = first + lane_id();
+  for (; start + (kPacks - 1) * kWarpSize < last; start += kPacks * kWarpSize)
+    reduce_packs<kPacks>(a, rows, start);
+  for (; start < last; start += kWarpSize) reduce_packs<1>(a, rows, start);
 }
 
 template <class T>
@@ -170,7 +190,7 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
   const bool routed = has_routes(a);
   const uint64_t digest = digest_of(a, routed);
 
-  if (!wait_all(a.world, a.shared.credit_signal, epoch - 1, Wait::combine_credit, block.flag)) return;
+  if (!wait_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch - 1, Wait::combine_credit)) return;
   if (routed) {
     load_routes(a, block, row_bytes);
     return_rows(a, block, row_bytes);
@@ -181,13 +201,13 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
           peer_pointer<uint64_t>(a.world, peer, a.shared.combine_digest) + a.world.rank, digest);
     }
     sync_block();
-    signal_all(a.world, a.shared.combine_signal, epoch);
+    signal_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch);
   }
-  if (!wait_all(a.world, a.shared.combine_signal, epoch, Wait::combine_rows, block.flag)) return;
+  if (!wait_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch, Wait::combine_rows)) return;
   const bool agreed = same_digests(a, block, digest);
   if (agreed && routed) reduce<T>(a);
   if (!last_block<Scope::system>(&local->arrivals[3], block.flag)) return;
-  signal_all(a.world, a.shared.credit_signal, epoch);
+  signal_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch);
   if (block_lane() == 0) {
     store_relaxed<Scope::device>(&local->combine_epoch, epoch);
     const uint32_t peer = *block.mismatched - 1;

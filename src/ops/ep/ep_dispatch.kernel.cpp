@@ -113,7 +113,7 @@ MORI_DEVICE void announce(const EpDispatchArgs& a, const DispatchBlock& block, u
   }
   sync_block();
   if (block_lane() == 0) store_relaxed<Scope::device>(&local->refused, uint64_t(0));
-  signal_all(a.world, a.shared.counts_signal, epoch);
+  signal_all(Block{block.flag}, a.world, a.shared.counts_signal, epoch);
 }
 
 MORI_DEVICE void refuse(const DispatchBlock& block, Refusal why, uint64_t peer, uint64_t expected,
@@ -274,13 +274,14 @@ MORI_KERNEL(ep_dispatch, EpDispatchArgs, 512) {
   if (block_id() == 0 && block_lane() == 0) global<int64_t>(args.routing.header)[0] = -1;
   count(args, block);
   if (last_block<Scope::device>(&local->arrivals[0], block.flag)) announce(args, block, epoch);
-  if (!wait_all(args.world, args.shared.counts_signal, epoch, Wait::dispatch_counts, block.flag)) return;
+  if (!wait_all(Block{block.flag}, args.world, args.shared.counts_signal, epoch, Wait::dispatch_counts))
+    return;
   const bool accepted = plan(args, block);
   if (block_id() == 0) write_routing(args, accepted, epoch);
   if (accepted) copy(args, block);
   if (!last_block<Scope::system>(&local->arrivals[1], block.flag)) return;
-  signal_all(args.world, args.shared.rows_signal, epoch);
-  if (!wait_all(args.world, args.shared.rows_signal, epoch, Wait::dispatch_rows, block.flag)) return;
+  signal_all(Block{block.flag}, args.world, args.shared.rows_signal, epoch);
+  if (!wait_all(Block{block.flag}, args.world, args.shared.rows_signal, epoch, Wait::dispatch_rows)) return;
   if (block_lane() == 0) {
     store_relaxed<Scope::device>(&local->dispatch_epoch, epoch);
     if (!accepted) {

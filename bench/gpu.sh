@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Builds MoRI for the GPUs of this machine, runs the tests marked gpu, measures, and prints a short table last.
+#
+#   bench/gpu.sh [RESULTS_DIR] [PYTEST_ARGUMENT...]
+#
+# Needs nvcc, a Python with torch for CUDA and the packages of the extras `test` and `bench`; no network. Logs and JSON
+# go to RESULTS_DIR (default: build/gpu). MORI_GPU_STEPS (default "test bench") chooses what is done after building.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=$(mkdir -p "${1:-build/gpu}" && cd "${1:-build/gpu}" && pwd)
+shift || true
+steps=${MORI_GPU_STEPS:-test bench}
+site=$(mktemp -d)
+export PYTHONUNBUFFERED=1
+# Ranks that share a GPU wait for each other inside kernels: nothing may be loaded lazily meanwhile.
+export CUDA_MODULE_LOADING=EAGER
+# NVLink multicast stays off, in everything that is started here.
+export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1
+
+python3 -m pip install -q --no-build-isolation --no-deps --no-index --target "$site" . -C cmake.define.MORI_HIP=OFF \
+  >"$out/build.log" 2>&1 || { tail -40 "$out/build.log"; exit 1; }
+export PYTHONPATH=$site:${PYTHONPATH:-}
+mkdir -p "$site/run" # away from the checkout, so that the installed package is what runs
+python3 -c 'import torch; print(torch.cuda.device_count(), "x", torch.cuda.get_device_name(0), "torch", torch.__version__)'
+
+status=0
+if [[ " $steps " == *" test "* ]]; then
+  python3 -m pytest -m gpu -q -p no:cacheprovider "${@:-tests}" 2>&1 | tee "$out/tests.log" | tail -40 || status=1
+fi
+if [[ " $steps " == *" bench "* ]]; then
+  gpus=$(python3 -c 'import torch; print(torch.cuda.device_count())')
+  ranks=$((gpus > 1 ? gpus : 2))
+  cd "$site/run"
+  for shape in "4096 bf16" "4096 fp8" "128 bf16" "128 fp8"; do
+    read -r tokens dtype <<<"$shape"
+    python3 -m mori.cli bench ep --device cuda --ranks "$ranks" --tokens "$tokens" --hidden 7168 --topk 8 --experts 256 \
+      --dtype "$dtype" --routing uniform --graph --json "$out/ep-$tokens-$dtype.json" || status=1
+  done
+fi
+rm -rf "$site"
+exit $status
