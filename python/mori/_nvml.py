@@ -13,7 +13,7 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
-from mori._topology_types import GpuLink, PathKind
+from ._topology_types import GpuLink, PathKind
 
 __all__ = ["read_links"]
 

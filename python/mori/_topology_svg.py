@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from mori._topology_view import (
+from ._topology_view import (
     COLOURS,
     BridgeGroup,
     gpu_detail,
@@ -26,8 +26,8 @@ from mori._topology_view import (
 )
 
 if TYPE_CHECKING:
-    from mori._topology_types import NumaNode
-    from mori.topology import Topology
+    from ._topology_types import NumaNode
+    from .topology import Topology
 
 _BOX, _GAP, _ROW = 168, 10, 50
 _LETTER, _BOLD_LETTER = 7.3, 8.1  # widths of a usual sans-serif at 13 px, for cutting texts

@@ -14,9 +14,8 @@ import functools
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from mori.errors import ConfigError
-
-from mori import _core
+from . import _core
+from .errors import ConfigError
 
 _native = _core.topology
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mori._topology_types import Gpu, Nic, NumaNode, Nvme
+from ._topology_types import Gpu, Nic, NumaNode, Nvme
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
     from rich.text import Text
 
-    from mori.topology import Topology
+    from .topology import Topology
 
 
 COLOURS = {

@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from mori.errors import ConfigError
-
-from mori import _core
-from mori._topology_types import (
+from . import _core
+from ._topology_types import (
     Gpu,
     GpuLink,
     Nic,
@@ -40,6 +38,7 @@ from mori._topology_types import (
     freeze,
     thaw,
 )
+from .errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -148,13 +147,13 @@ class Topology:
 
     def tree(self) -> RenderableType:
         """For rich.print: sockets, NUMA nodes, host bridges, switches, and what hangs on them."""
-        from mori import _topology_view
+        from . import _topology_view
 
         return _topology_view.tree(self)
 
     def svg(self) -> str:
         """A picture of the machine, as one self-contained SVG document."""
-        from mori import _topology_svg
+        from . import _topology_svg
 
         return _topology_svg.svg(self)
 
@@ -197,7 +196,7 @@ def read(
     if gpu_links is None:
         links: list[GpuLink] = []
         if os.path.realpath(root) == "/":
-            from mori import _nvml
+            from . import _nvml
 
             links, notes = _nvml.read_links()
     else:
@@ -213,13 +212,13 @@ def read(
 def print_topology(
     *, json: bool = False, svg: FilePath | None = None, root: FilePath = FilePath("/")
 ) -> None:
-    """`mori topo`: the tree to the terminal, or JSON to the standard output; a picture to the file `svg`."""
+    """`mori topo`: a tree or JSON on the standard output, and a picture in the file `svg`."""
     topology = read(root)
     if svg is not None:
         svg.write_text(topology.svg(), encoding="utf-8")
     if json:
         sys.stdout.write(topology.json() + "\n")
-    elif svg is None:
+    else:
         import rich
 
         rich.print(topology.tree())

@@ -13,7 +13,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from machines import Tree, described
-
 from mori.topology import Topology, read
 
 

@@ -17,7 +17,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from machines import AMD, MACHINES, NVIDIA, Tree, described, mi300x_8
 from mori.errors import ConfigError
-
 from mori.topology import GpuLink, PathKind, Topology, read
 
 pytestmark = pytest.mark.timeout(60)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""This machine, whatever it is: agreement with hwloc (`lstopo`), and with the NVIDIA driver if there is one."""
+"""This machine, whatever it is: agreement with hwloc (`lstopo`), and with NVIDIA's driver if there is one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import subprocess
 from xml.etree import ElementTree
 
 import pytest
-
 from mori.topology import PathKind, Topology, read
 
 pytestmark = pytest.mark.timeout(60)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 from machines import MACHINES
-
 from mori.topology import PathKind, Topology
 
 pytestmark = pytest.mark.timeout(20)

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import NVIDIA, Tree, described
 from mori.errors import ConfigError
-
 from mori.topology import Gpu, Nic, NicPort, NumaNode, PciDevice, Topology, read
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import pytest
 from machines import BRIDGE, BROADCOM, MELLANOX, NVIDIA, Tree, described
 from mori.errors import ConfigError
-
 from mori.topology import PathKind, RankPlace, Topology
 
 pytestmark = pytest.mark.timeout(20)

@@ -15,9 +15,8 @@ from xml.etree import ElementTree
 import pytest
 from machines import MACHINES, NVIDIA, Tree, described
 from mori.errors import ConfigError
-from rich.console import Console
-
 from mori.topology import GpuLink, Topology, print_topology
+from rich.console import Console
 
 pytestmark = pytest.mark.timeout(20)
 Machine = Callable[[str], Topology]
@@ -111,4 +110,4 @@ def test_print_topology(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert Topology.from_json(capsys.readouterr().out).nics[0].name == "mlx5_0"
     print_topology(svg=tmp_path / "picture.svg", root=root)
     assert ElementTree.parse(tmp_path / "picture.svg")
-    assert capsys.readouterr().out == ""
+    assert "mlx5_0" in capsys.readouterr().out
