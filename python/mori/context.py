@@ -13,6 +13,7 @@ raises the same error until `recover()`, which makes a context of those that are
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import weakref
@@ -124,7 +125,7 @@ class Context:
             raise
         mesh.watch(_Watch(self))
 
-    @property
+    @functools.cached_property
     def device(self) -> torch.device:
         """Where this rank's tensors live."""
         import torch

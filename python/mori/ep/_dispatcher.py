@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mori import _core
 from mori.context import Context
 from mori.ep._leases import Leases
-from mori.ep._results import Received, RoutingHandle
+from mori.ep._results import Received, ReceiveLayout, RoutingHandle
 from mori.errors import ConfigError, MoriError
 from mori.mesh import check_same
 
@@ -130,6 +130,18 @@ class Dispatcher:
             warps=warps,
         )
         self._leases = Leases(ctx, self._memory, self._layout, live_results)
+        receive = self._layout.receive
+        self._receive = ReceiveLayout(
+            rows=receive.rows,
+            ids=receive.ids,
+            weights=receive.weights,
+            scales=receive.scales,
+            sources=receive.sources,
+            capacity=self.capacity,
+            row_elements=self.row_elements,
+            dtype=self.dtype,
+            scale_kind=scales,
+        )
         self._id_types = (torch.int32, torch.int64)
         self._elements = elements
         self._scale_bytes = scale_bytes
@@ -190,7 +202,8 @@ class Dispatcher:
             topk_ids,
             topk_weights,
         )
-        received = self._received(lease, handle, topk_weights is not None, scales is not None)
+        self._leases.bind(lease, handle)
+        received = Received(self._receive, lease.tensor, handle, lease.release)
         self._core.dispatch(
             self.ctx.stream(),
             x.data_ptr(),
@@ -293,26 +306,6 @@ class Dispatcher:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _received(self, lease: Any, handle: RoutingHandle, weights: bool, scales: bool) -> Received:
-        import torch
-
-        receive, rows = self._layout.receive, self.capacity
-
-        def part(offset: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
-            nbytes = rows * columns * dtype.itemsize
-            return lease.tensor[offset : offset + nbytes].view(dtype).view(rows, columns)
-
-        self._leases.bind(lease, handle)
-        return Received(
-            part(receive.rows, self.row_elements, self.dtype),
-            part(receive.ids, self.topk, handle.topk_ids.dtype),
-            part(receive.weights, self.topk, torch.float32) if weights else None,
-            part(receive.scales, self.scales[0], self.scales[1]) if scales and self.scales else None,
-            part(receive.sources, 1, torch.int64).view(rows),
-            handle,
-            lease.release,
-        )
 
     def _check_usable(self) -> None:
         self.ctx.ready()

@@ -121,6 +121,7 @@ void add_pci(Topology& t, const fs::path& resolved) {
         if (d.numa_node < 0) {
           d.numa_node = node_with_cpus(t, sysfs::read_or_empty(folder / "local_cpulist"));
         }
+        if (d.numa_node < 0 && t.numa_nodes.size() == 1) d.numa_node = t.numa_nodes.front().id;
         t.pci.push_back(std::move(d));
       }
       above.push_back(name);
@@ -202,11 +203,11 @@ void read_nics(Topology& t, const fs::path& root) {
   for (const std::string& name : sysfs::list(folder)) {
     const fs::path device = sysfs::resolve(folder / name);
     if (device.empty()) {
-      t.notes.push_back("NIC " + name + " is listed but its device is hidden");
+      t.notes.push_back("NIC " + sysfs::printable(name) + " is listed but its device is hidden");
       continue;
     }
     Nic nic;
-    nic.name = name;
+    nic.name = sysfs::printable(name);
     const fs::path pci = sysfs::resolve(device / "device");
     nic.pci = sysfs::address_in(pci);
     if (!nic.pci.empty()) {
@@ -215,7 +216,8 @@ void read_nics(Topology& t, const fs::path& root) {
     }
     std::string netdev = sysfs::read_or_empty(device / "parent");  // of software RDMA
     if (netdev.empty() && !pci.empty()) {
-      if (const auto netdevs = sysfs::list(pci / "net"); !netdevs.empty()) netdev = netdevs.front();
+      if (const auto netdevs = sysfs::list(pci / "net"); !netdevs.empty())
+        netdev = sysfs::printable(netdevs.front());
     }
     for (const std::string& port : sysfs::list(device / "ports")) {
       nic.ports.push_back(read_port(device / "ports" / port, port, netdev));
@@ -247,10 +249,11 @@ void note_oddities(Topology& t, const fs::path& root) {
     t.notes.push_back(
         "this is a virtual machine: PCIe paths and NUMA nodes are those that the hypervisor shows");
   }
+  std::string homeless;
   const auto check = [&](const std::string& what, const std::string& address, bool idles_slower) {
     const PciDevice* d = find_pci(t, address);
     if (!d) return;
-    if (d->numa_node < 0 && t.numa_nodes.size() > 1) t.notes.push_back(what + ": NUMA node unknown");
+    if (d->numa_node < 0 && t.numa_nodes.size() > 1) homeless += (homeless.empty() ? "" : ", ") + what;
     if (d->path.empty()) return;
     const PciDevice* port = find_pci(t, d->path.back());
     if (!port) return;
@@ -272,6 +275,7 @@ void note_oddities(Topology& t, const fs::path& root) {
       t.notes.push_back("NIC " + nic.name + ": no port is active");
     }
   }
+  if (!homeless.empty()) t.notes.push_back("NUMA node unknown: " + homeless);
 }
 
 }  // namespace

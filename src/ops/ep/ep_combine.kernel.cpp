@@ -203,13 +203,8 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
     sync_block();
     signal_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch);
   }
-<<<<<<< HEAD
   if (!wait_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch, Wait::combine_rows)) return;
-  const bool agreed = same_digests(a, block);
-=======
-  if (!wait_all(a.world, a.shared.combine_signal, epoch, Wait::combine_rows, block.flag)) return;
   const bool agreed = same_digests(a, block, digest);
->>>>>>> eptest
   if (agreed && routed) reduce<T>(a);
   if (!last_block<Scope::system>(&local->arrivals[3], block.flag)) return;
   signal_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch);
