@@ -40,9 +40,9 @@ _OPTIONAL = {
 def examine() -> dict[str, Any]:
     """Everything that `mori doctor` prints, as plain values.
 
-    targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was missing},
-    versions, drivers {kind: {devices, why}}, gpus, nics, limits, environment, missing [{what, needed_for, get}],
-    errors {question: what went wrong}.
+    targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was
+    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, limits, environment, missing [{what,
+    needed_for, get}], errors {question: what went wrong}.
     """
     errors: dict[str, str] = {}
 
