@@ -55,6 +55,7 @@ void bind_ep(py::module_& module) {
            }),
            py::arg("context"), py::arg("config"), py::kw_only(), py::arg("heap_offset"),
            py::arg("expert_rank"), py::arg("blocks"), py::arg("warps"))
+      .def_property_readonly("local_address", &Dispatcher::local)
       .def(
           "dispatch",
           [](Dispatcher& d, uint64_t stream, uint64_t x, uint64_t ids, uint64_t weights, uint64_t scales,

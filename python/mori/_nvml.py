@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """NVLink as the NVIDIA driver knows it, through its management library (NVML), which needs no CUDA context.
 
-Counts the active links of each GPU by what is at their other end: another GPU, or NVSwitch, which joins all GPUs
-that the driver says can reach each other.
+Counts the active links of each GPU by what is at their other end: another GPU, or NVSwitch, which joins all
+GPUs that the driver says can reach each other.
 """
 
 from __future__ import annotations

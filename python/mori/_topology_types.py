@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The parts of a `mori.topology.Topology` as frozen dataclasses, and their way to and from the extension.
 
-Each class has the name and the fields of its struct in src/core/topology/topology.hpp. `mori.topology` re-exports
-them.
+Each class has the name and the fields of its struct in src/core/topology/topology.hpp. `mori.topology`
+re-exports them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import functools
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from mori import _core
 from mori.errors import ConfigError
+
+from mori import _core
 
 _native = _core.topology
 

@@ -16,6 +16,7 @@ from mori._topology_types import Gpu, Nic, NumaNode, Nvme
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+    from rich.text import Text
 
     from mori.topology import Topology
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 COLOURS = {
     "SELF": "#ffffff",
     "NVL": "#76b900",
-    "XGMI": "#e8562a",
+    "XGMI": "#9b7fd4",
     "PIX": "#2e8b57",
     "PXB": "#66b58a",
     "PHB": "#4c8fd6",
@@ -46,7 +47,7 @@ class BridgeGroup:
 
     @property
     def title(self) -> str:
-        return f"PCIe switch {self.switch}" if self.switch else f"host bridge {self.bridge}"
+        return f"switch {self.switch}" if self.switch else f"bridge {self.bridge}"
 
 
 def _groups(t: Topology) -> list[BridgeGroup]:
@@ -124,46 +125,56 @@ def link_summary(t: Topology) -> list[str]:
 
 def tree(t: Topology) -> RenderableType:
     from rich.console import Group
-    from rich.markup import escape as plain
+    from rich.text import Text
     from rich.tree import Tree
 
+    # Text, never markup: rich would make an emoji of the address 0000:ab:00.0.
     nic_of_gpu = t.assign_nics()
-    root = Tree("[bold]machine[/]")
+    root = Tree(Text("machine", "bold"))
     for node in shown_nodes(t):
-        if node.id == -1 and not groups_of(t, node):
+        groups = groups_of(t, node)
+        if node.id == -1 and not groups:
             continue
-        branch = root.add(plain(node_title(node)))
-        for group in groups_of(t, node):
-            twig = branch.add(f"[dim]{plain(group.title)}[/]")
+        branch = root.add(Text(node_title(node)))
+        for group in groups:
+            twig = branch.add(Text(group.title, "dim"))
             for index in group.gpus:
-                gpu, nic = t.gpus[index], nic_of_gpu[index]
-                served = (
-                    f"  -> {nic} ({t.path(index, nic)})"
-                    if nic and _on_pci(t, nic)
-                    else f"  -> {nic or 'no NIC'}"
-                )
-                twig.add(f"[green]GPU {index}[/] {plain(f'{gpu_detail(gpu)}  {gpu.pci}{served}')}")
+                gpu = t.gpus[index]
+                served = _served(t, index, nic_of_gpu[index])
+                twig.add(_line(f"GPU {index}", "green", gpu_detail(gpu), gpu.pci, served))
             for nic in group.nics:
-                netdev = next((f"  {p.netdev}" for p in nic.ports if p.netdev), "")
-                twig.add(f"[cyan]NIC {plain(nic.name)}[/] {plain(f'{nic_detail(nic)}  {nic.pci}{netdev}')}")
+                netdev = next((p.netdev for p in nic.ports if p.netdev), "")
+                twig.add(_line(f"NIC {nic.name}", "cyan", nic_detail(nic), nic.pci, netdev))
             for nvme in group.nvmes:
-                twig.add(f"[dim]{plain(f'{nvme.name}  {nvme.pci}')}[/]")
+                twig.add(_line(nvme.name, "dim", nvme.pci))
     for nic in t.nics:
         if not nic.pci:
-            root.add(f"[cyan]NIC {plain(nic.name)}[/] {plain(f'{nic_detail(nic)}, software')}")
-    for line in link_summary(t):
-        root.add(plain(line))
+            root.add(_line(f"NIC {nic.name}", "cyan", f"{nic_detail(nic)}, software"))
+    for summary in link_summary(t):
+        root.add(Text(summary))
     if not t.gpus and not t.nics:
-        root.add("no GPU and no RDMA NIC")
+        root.add(Text("no GPU and no RDMA NIC"))
     parts: list[RenderableType] = [root]
-    if len(t.gpus) > 1 or (t.gpus and t.nics):
-        parts.append(_table(t))
-    parts.extend(f"[yellow]note:[/] {plain(note)}" for note in t.notes)
+    # Two tables, so that eight GPUs fit on a terminal.
+    columns = table_columns(t)
+    for part in (columns[: len(t.gpus)] if len(t.gpus) > 1 else [], columns[len(t.gpus) :]):
+        if part and t.gpus:
+            parts.append(_table(t, part))
+    parts.extend(_line("note:", "yellow", note, gap=" ") for note in t.notes)
     return Group(*parts)
 
 
-def _on_pci(t: Topology, name: str) -> bool:
-    return any(nic.name == name and nic.pci for nic in t.nics)
+def _line(name: str, style: str, *rest: str, gap: str = "  ") -> Text:
+    from rich.text import Text
+
+    return Text.assemble((name, style), " " + gap.join(part for part in rest if part))
+
+
+def _served(t: Topology, gpu: int, nic: str) -> str:
+    if not nic:
+        return "-> no NIC"
+    on_pci = any(n.name == nic and n.pci for n in t.nics)
+    return f"-> {nic} ({t.path(gpu, nic)})" if on_pci else f"-> {nic}"
 
 
 def table_columns(t: Topology) -> list[tuple[str, int | str]]:
@@ -171,16 +182,15 @@ def table_columns(t: Topology) -> list[tuple[str, int | str]]:
     return gpus + [(nic.name, nic.name) for nic in t.nics if nic.pci]
 
 
-def _table(t: Topology) -> Table:
-    from rich.markup import escape as plain
+def _table(t: Topology, columns: list[tuple[str, int | str]]) -> Table:
     from rich.table import Table
+    from rich.text import Text
 
-    columns = table_columns(t)
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name, _ in columns:
-        table.add_column(plain(name), justify="center")
-    for row, gpu in columns[: len(t.gpus)]:
+        table.add_column(Text(name), justify="center")
+    for row, gpu in table_columns(t)[: len(t.gpus)]:
         kinds = (t.path(gpu, other).kind.value for _, other in columns)
-        table.add_row(row, *("." if k == "SELF" else f"[{COLOURS[k]}]{k}[/]" for k in kinds))
+        table.add_row(row, *(Text(".") if k == "SELF" else Text(k, COLOURS[k]) for k in kinds))
     return table

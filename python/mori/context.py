@@ -13,6 +13,7 @@ raises the same error until `recover()`, which makes a context of those that are
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import weakref
@@ -124,7 +125,7 @@ class Context:
             raise
         mesh.watch(_Watch(self))
 
-    @property
+    @functools.cached_property
     def device(self) -> torch.device:
         """Where this rank's tensors live."""
         import torch
@@ -293,10 +294,13 @@ def _refused(word: _core.ErrorWord) -> MoriError:
             "nothing was sent"
         )
     if word.refusal == "stale":
-        return ConfigError("routing: its dispatch was refused or failed, there is nothing to combine")
+        return ConfigError(
+            "routing: its dispatch was refused or failed, or it is of a dispatcher made with other arguments; "
+            "there is nothing to combine"
+        )
     return ConfigError(
-        f"rank {word.peer} makes this call with other settings (row bytes, experts, top-k, id type, weights, scales or "
-        "dtype); nothing was sent"
+        f"rank {word.peer} makes this call with other settings (routing of another dispatch, row bytes, experts, top-k, id "
+        "type, weights, scales or dtype); no result was written"
     )
 
 

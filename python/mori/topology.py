@@ -7,8 +7,8 @@
     path = topology.path(0, 1)                   # Path(kind=PathKind.NVL, gbytes_per_s=450.0, links=18)
     rich.print(topology.tree())                  # also .svg() and .json(); `mori topo` on the command line
 
-GPUs are numbered by PCI address, which need not be the order of a driver; `gpu_index` takes a driver's PCI bus id.
-Needs neither a GPU nor a driver: sysfs is read, and what it hides is listed in `Topology.notes`.
+GPUs are numbered by PCI address, which need not be the order of a driver; `gpu_index` takes a driver's PCI
+bus id. Needs neither a GPU nor a driver: sysfs is read, and what it hides is listed in `Topology.notes`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
+
+from mori.errors import ConfigError
 
 from mori import _core
 from mori._topology_types import (
@@ -38,7 +40,6 @@ from mori._topology_types import (
     freeze,
     thaw,
 )
-from mori.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,7 +86,7 @@ class Topology:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def gpu_index(self, pci_bus_id: str) -> int:
-        """Number of the GPU that a driver calls `pci_bus_id` ("0000:1b:00.0", "00000000:1B:00.0", "1b:00.0")."""
+        """Number of the GPU that a driver calls "0000:1b:00.0", "00000000:1B:00.0" or "1b:00.0"."""
         wanted = _address_key(pci_bus_id)
         for index, gpu in enumerate(self.gpus):
             if _address_key(gpu.pci) == wanted:
@@ -109,11 +110,11 @@ class Topology:
         return tuple(_native.pick_nics(self._handle, self._gpu_number(gpu), _names(allow)))
 
     def assign_nics(self, *, allow: Sequence[str] = ()) -> tuple[str, ...]:
-        """The NIC of each GPU: of the nearest ones, the one that serves the fewest GPUs. "" if there is none."""
+        """The NIC of each GPU: of the nearest ones, the one that serves the fewest GPUs. "" without NICs."""
         return tuple(_native.assign_nics(self._handle, _names(allow)))
 
     def place(self, gpu: int | None = None, *, numa_node: int = -1, nic: str | None = None) -> RankPlace:
-        """The place of a rank on a GPU, or of a CPU rank on a NUMA node. `nic` defaults to the assigned one."""
+        """The place of a rank on a GPU, or of a CPU rank on a NUMA node; `nic` if not the assigned one."""
         if gpu is None:
             best = next(iter(self.pick_nics(numa_node=numa_node)), "") if nic is None else nic
             rate = self.nics[self._nic_number(best)].gbit_per_s / 8 if best else 0.0
@@ -123,7 +124,7 @@ class Topology:
         return freeze(_native.place_of(self._handle, number, chosen), RankPlace)
 
     def path_between_ranks(self, a: RankPlace, b: RankPlace) -> Path:
-        """The path between two ranks, of which `a` is on this machine. A hidden host counts as another one."""
+        """The path between two ranks; `a` is on this machine. A hidden host counts as another one."""
         return freeze(_native.path_between_ranks(self._handle, thaw(a), thaw(b)), Path)
 
     def json(self) -> str:
@@ -185,11 +186,12 @@ def read(
 ) -> Topology:
     """Reads `root`/sys and a little of `root`/proc.
 
-    NVLink is not in sysfs. `gpu_links` is a table of links, or a callable that returns one; None asks the NVIDIA
-    driver, if `root` is this machine and the driver is loaded. Links given here replace what sysfs shows for the
-    same two GPUs.
+    NVLink is not in sysfs. `gpu_links` is a table of links, or a callable that returns one; None asks the
+    NVIDIA driver, if `root` is this machine and the driver is loaded. Links given here replace what sysfs
+    shows for the same two GPUs.
 
-    What is missing, hidden or unreadable becomes a note. Raises ConfigError for a wrong entry of `gpu_links` only.
+    What is missing, hidden or unreadable becomes a note. Raises ConfigError for a wrong entry of `gpu_links`
+    only.
     """
     notes: tuple[str, ...] = ()
     if gpu_links is None:
@@ -211,7 +213,7 @@ def read(
 def print_topology(
     *, json: bool = False, svg: FilePath | None = None, root: FilePath = FilePath("/")
 ) -> None:
-    """`mori topo`: the tree to the terminal, or JSON to the standard output, or a picture to the file `svg`."""
+    """`mori topo`: the tree to the terminal, or JSON to the standard output; a picture to the file `svg`."""
     topology = read(root)
     if svg is not None:
         svg.write_text(topology.svg(), encoding="utf-8")

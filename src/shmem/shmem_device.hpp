@@ -64,8 +64,8 @@ MORI_DEVICE void put_signal(const Group& group, const World& world, void* to, co
 /// Fails:   false on the deadline: Wait::signal, from_pe, value, the value seen; false at once in a context
 /// that has failed.
 template <class Group>
-MORI_DEVICE bool signal_wait_until(const Group& group, const World& world, const uint64_t* signal,
-                                   uint64_t value, uint32_t from_pe) {
+[[nodiscard]] MORI_DEVICE bool signal_wait_until(const Group& group, const World& world,
+                                                 const uint64_t* signal, uint64_t value, uint32_t from_pe) {
   bool came = true;
   if (group.lane() == 0) came = wait_until(world, signal, value, Wait::signal, from_pe);
   return group.broadcast(came);
@@ -77,7 +77,7 @@ MORI_DEVICE bool signal_wait_until(const Group& group, const World& world, const
 /// Orders:  all earlier writes of all ranks' groups before all later accesses, system-wide.
 /// Fails:   false on the deadline: Wait::barrier, a rank that has not come, its epoch expected and seen.
 template <class Group>
-MORI_DEVICE bool barrier(const Group& group, const World& world, const BarrierState& state) {
+[[nodiscard]] MORI_DEVICE bool barrier(const Group& group, const World& world, const BarrierState& state) {
   // My own entry is the epoch: only this rank writes it, and graphs replay safely because it is memory.
   const uint64_t* mine = peer_pointer<const uint64_t>(world, world.rank, state.signals);
   const uint64_t epoch = load_relaxed<Scope::system>(mine + world.rank) + 1;

@@ -23,8 +23,8 @@ MORI_DEVICE void signal_all(const Group& group, const World& world, uint64_t sig
 /// Waits until every rank has raised its entry of my signal array. False in all lanes: the error word is set.
 /// Callers: the group. Orders: acquire, for all lanes of the group.
 template <class Group>
-MORI_DEVICE bool wait_all(const Group& group, const World& world, uint64_t signal_offset, uint64_t value,
-                          Wait what) {
+[[nodiscard]] MORI_DEVICE bool wait_all(const Group& group, const World& world, uint64_t signal_offset,
+                                        uint64_t value, Wait what) {
   const uint64_t* mine = peer_pointer<const uint64_t>(world, world.rank, signal_offset);
   bool came = true;
   for (uint32_t peer = group.lane(); peer < world.world_size && came; peer += group.lanes()) {

@@ -53,7 +53,7 @@ class Context:
     def peer_tensor(self, tensor: torch.Tensor, peer: int) -> torch.Tensor:
         return self.world.posted["heap", self.count, peer]
 
-    def check(self) -> None:
+    def synchronize(self) -> None:
         pass
 
     def close(self) -> None:

@@ -126,6 +126,23 @@ def test_only_the_last_iteration_wrong_is_noticed():
         run(late)
 
 
+@pytest.mark.parametrize("op", ["dispatch", "combine"])
+def test_results_left_over_from_the_iteration_before_are_noticed(op):
+    before, calls = {}, {}
+
+    def stale(current, rank, result):
+        if current != op:
+            return
+        values = (result.x if op == "dispatch" else result).view(torch.uint8)
+        calls[rank] = calls.get(rank, 0) + 1
+        if calls[rank] == 1 + SMALL["warmup"] + SMALL["iters"]:
+            values.copy_(before[rank])
+        before[rank] = values.clone()
+
+    with pytest.raises(Mismatch, match="combine on rank"):
+        run(stale)
+
+
 def test_a_failing_rank_ends_the_run_with_its_traceback():
     from mori.testing import RankError
 

@@ -12,7 +12,6 @@ import sys
 import time
 
 import pytest
-
 from mori.bench import EpSettings, run_ep
 from mori.bench.ep import open_mori
 from mori.bench.settings import FORMATS
@@ -22,7 +21,10 @@ pytest.importorskip("mori._core", reason="needs the built extension")
 pytestmark = pytest.mark.timeout(90)
 
 SMALL = {"ranks": 3, "tokens": 7, "hidden": 256, "topk": 4, "experts": 10, "routing": "zipf", "iters": 3}
-ARGUMENTS = "bench ep --tokens 7 --hidden 256 --topk 4 --experts 10 --routing zipf --iters 3".split()
+ARGUMENTS = [
+    *("bench", "ep", "--tokens", "7", "--hidden", "256", "--topk", "4"),
+    *("--experts", "10", "--routing", "zipf", "--iters", "3"),
+]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -50,7 +52,18 @@ def test_peers_in_the_same_run():
 def test_joins_torchrun(tmp_path):
     file = tmp_path / "report.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "mori.cli", *ARGUMENTS, "--ranks", "2", "--peers", "gloo", "--json", str(file)]
+    command = [
+        *torchrun,
+        "-m",
+        "mori.cli",
+        *ARGUMENTS,
+        "--ranks",
+        "2",
+        "--peers",
+        "gloo",
+        "--json",
+        str(file),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=80)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("round trip") == 2  # printed by one rank

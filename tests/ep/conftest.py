@@ -15,9 +15,12 @@ def crews() -> Iterator[Callable[[int], Crew]]:
     started: dict[int, Crew] = {}
 
     def of(world_size: int) -> Crew:
-        if world_size not in started:
-            started[world_size] = Crew(world_size)
-        return started[world_size]
+        crew = started.get(world_size)
+        if crew is None or crew.broken:
+            if crew is not None:
+                crew.close()
+            started[world_size] = crew = Crew(world_size, timeout=10.0)
+        return crew
 
     yield of
     for crew in started.values():

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import traceback
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -157,18 +157,26 @@ def compare_received(recv: Any, expected: reference.Expected) -> list[str]:
     return [text for text in wrong if text]
 
 
-def run_case(ctx: Any, case: Case) -> str:
-    """What went wrong, or nothing. Collective."""
+def run_case(
+    ctx: Any,
+    case: Case,
+    *,
+    before: Callable[[Dispatcher], None] = lambda moe: None,
+    pause: Callable[[], None] = lambda: None,
+) -> str:
+    """What went wrong, or nothing. Collective. `before` is called once, `pause` before each call."""
     world, rank, device = ctx.world_size, ctx.rank, ctx.device
     placed = expert_map(case, world)
     wrong: list[str] = []
     with make(ctx, case) as moe:
+        before(moe)
         for round_ in range(case.rounds):
             sent = [tokens_of(case, r, round_) for r in range(world)]
             mine = sent[rank]
             on_device = [
                 None if t is None else t.to(device) for t in (mine.x, mine.topk_ids, mine.topk_weights, mine.scales)
             ]
+            pause()
             recv = moe.dispatch(*on_device[:3], scales=on_device[3])
             expected = reference.dispatch(sent, rank, placed)
             wrong += [f"round {round_}: {text}" for text in compare_received(recv, expected)]
@@ -178,6 +186,7 @@ def run_case(ctx: Any, case: Case) -> str:
             like = (len(mine.x), case.hidden)
             bias = torch.randn(like, generator=_generator(case, 77, rank)).to(rows_dtype(case)) if case.bias else None
             out = torch.full(like, float("nan"), dtype=rows_dtype(case), device=device) if case.out else None
+            pause()
             y = moe.combine(
                 returned[rank].to(device),
                 recv.routing,

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from ep_cases import open_context
 
-from mori import unique_id
 from mori.errors import MoriError
+from mori.uid import unique_id
 
 __all__ = ["Crew", "refusal"]
 
@@ -28,7 +28,7 @@ class Crew:
     """One thread and one context a rank."""
 
     def __init__(self, world_size: int, **options: Any) -> None:
-        self.world_size = world_size
+        self.world_size, self.broken = world_size, False
         self._threads = [ThreadPoolExecutor(1, f"rank{rank}") for rank in range(world_size)]
         uid = unique_id()
         opening = [
@@ -41,12 +41,16 @@ class Crew:
         """`work(ctx, ...)` on all ranks at the same time; `per_rank` has further arguments, an entry for each rank.
         The first rank's exception is raised here, after all have ended."""
         arguments = zip(self.contexts, *per_rank, strict=True)
-        return _results([t.submit(work, *a) for t, a in zip(self._threads, arguments, strict=True)])
+        futures = [t.submit(work, *a) for t, a in zip(self._threads, arguments, strict=True)]
+        self.broken = True  # ranks that failed may be out of step
+        results = _results(futures)
+        self.broken = False
+        return results
 
     def close(self) -> None:
-        self.each(lambda ctx: ctx.close())
-        for thread in self._threads:
-            thread.shutdown()
+        for context, thread in zip(self.contexts, self._threads, strict=True):
+            thread.submit(context.close)
+            thread.shutdown(wait=not self.broken)
 
 
 def _results(futures: Sequence[Future[Result]]) -> list[Result]:

@@ -28,7 +28,7 @@ SEEN = ["cpu_code", "cpu_device", "cpu_memory", "cpu_pool", "cpu_stream"]
 FLAGS = ["-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer", "-fPIC", "-I", str(ROOT)]
 SANITIZE = {
     "thread": ["-fsanitize=thread"],
-    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "address": ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     "none": [],
 }
 
@@ -101,7 +101,7 @@ def run(
     threads: int = 1,
     blocks: int = 2,
     warps: int = 2,
-    rounds: int = 3,
+    rounds: int = 2,
     timeout: float = 100,
 ) -> Outcome:
     """Runs a program of ranks.hpp and counts what ThreadSanitizer reported."""

@@ -101,7 +101,7 @@ MUTANTS = {
         "",
     ),
     "rows-counted-before-all-lanes-wrote": (
-        "src/ops/ep/ep_device.hpp",
+        "src/core/device/collective.hpp",
         "  sync_block();\n  if (block_lane() == 0) {\n    const bool last",
         "  if (block_lane() == 0) {\n    const bool last",
     ),

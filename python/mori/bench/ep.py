@@ -120,11 +120,14 @@ class _Rank:
             pulse,
         )
         self.workload: Workload = make(settings)
-        form, seed = settings.format, settings.seed
-        self.tokens = payload(form, settings.hidden, settings.tokens, ctx.rank, seed)
-        scale_rows = scales(form, settings.hidden, settings.tokens, ctx.rank, seed)
-        self.x = torch.from_numpy(self.tokens).view(getattr(torch, form.torch_dtype)).to(device)
-        self.scales = torch.from_numpy(scale_rows.copy()).to(device) if scale_rows.size else None
+        form = settings.format
+        row, scale_row = (form.payload_bytes(settings.hidden), form.scale_bytes(settings.hidden))
+        self.tokens = torch.zeros((settings.tokens, row), dtype=torch.uint8, device=device)
+        self.x = self.tokens.view(getattr(torch, form.torch_dtype))
+        self.scales: Any = None
+        if scale_row:
+            self.scales = torch.zeros((settings.tokens, scale_row), dtype=torch.uint8, device=device)
+        self._renew(self._fresh())
         self.ids = torch.from_numpy(self.workload.ids[ctx.rank]).to(device)
         self.weights = torch.from_numpy(self.workload.weights[ctx.rank]).to(device)
         self.rows: Any = None
@@ -157,16 +160,31 @@ class _Rank:
         return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
 
     def _load_kernels(self) -> None:
-        """Runs once each of torch's kernels that is used between calls. CUDA loads a kernel at its first use and waits
-        for the device then: a deadlock while a kernel of another rank on this GPU waits for this rank."""
+        """Runs once each of torch's kernels that is used between calls. CUDA loads a kernel at its first use
+        and may wait for the GPU then: a deadlock while a kernel of another rank on it waits for this rank.
+        """
         import torch
 
         dtype = getattr(torch, self.settings.combine_format.torch_dtype)
         rows = torch.zeros((1, self.settings.hidden), dtype=dtype, device=self.device)
         verify.expert_torch(self.settings, self.x[:1].view(torch.uint8), self.ctx.rank, rows)
         rows.fill_(verify.factor(self.ctx.rank))
-        torch.empty_like(rows.view(torch.uint8)).copy_(rows.view(torch.uint8))
         self.ctx.barrier()
+
+    def _fresh(self) -> tuple[EpSettings, list[Any]]:
+        """Tokens and scales not sent before, on the device, and the settings that they follow from."""
+        import torch
+
+        settings = dataclasses.replace(self.settings, seed=self.settings.seed + 1)
+        shape = (settings.format, settings.hidden, settings.tokens, self.ctx.rank, settings.seed)
+        parts = [payload(*shape), *([scales(*shape).copy()] if self.scales is not None else [])]
+        return settings, [torch.from_numpy(part).to(self.device) for part in parts]
+
+    def _renew(self, fresh: tuple[EpSettings, list[Any]]) -> None:
+        """Puts them in the place of the old ones: results left over from earlier calls are wrong then."""
+        self.settings, parts = fresh
+        for target, part in zip((self.tokens, self.scales), parts, strict=False):
+            target.copy_(part)
 
     # -- the library
 
@@ -189,30 +207,36 @@ class _Rank:
         verify.expert_torch(self.settings, recv.x[:count].view(torch.uint8), self.ctx.rank, self.rows[:count])
 
     def _capture(self) -> None:
-        """Replaces dispatch and combine by replays of a graph of each."""
+        """Replaces dispatch and combine by replays of a graph of each. Ranks take turns: beginning a capture
+        waits for the whole GPU, which must not be in another rank's capture.
+        """
         import torch
 
-        torch.cuda.synchronize()
         first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        kept: list[Any] = []
         stream = torch.cuda.current_stream()
-        with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
-            recv = self._dispatch()
-        with torch.cuda.graph(second, stream=stream, capture_error_mode="thread_local"):
-            y = self._combine(recv)
+        for turn in range(self.ctx.world_size):
+            if turn == self.ctx.rank:
+                with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
+                    kept.append(self._dispatch())
+                with torch.cuda.graph(second, stream=stream, capture_error_mode="thread_local"):
+                    kept.append(self._combine(kept[0]))
+            self.ctx.barrier()
 
         def replay_dispatch() -> Any:
             first.replay()
-            return recv
+            return kept[0]
 
         def replay_combine(_: Any) -> Any:
             second.replay()
-            return y
+            return kept[1]
 
         self.dispatch, self.combine = replay_dispatch, replay_combine
 
     # -- phases
 
     def _verified_pass(self) -> None:
+        """One dispatch and combine, everything checked."""
         recv = self.dispatch()
         self._check_dispatch(recv)
         self._expert(recv)
@@ -221,41 +245,41 @@ class _Rank:
     def _phases(self) -> dict[tuple[str, str], Spans]:
         """Dispatch, combine and the plain copies that limit them, in turn: a busy machine slows all."""
         settings = self.settings
-        copies = self._copies()
+        copies, fresh = self._copies(), self._fresh()
         self.pulse.phase("dispatch and combine", settings.warmup + settings.iters)
+        self.clock.drop()
         for iteration in range(-settings.warmup, settings.iters):
             if iteration == 0:
-                self.clock.drop()
+                self.clock.drop(steps=settings.iters * (3 + len(copies)))
+            if iteration == settings.iters - 1:
+                self._renew(fresh)
             recv = self.clock.time("dispatch", self.dispatch)
             self._expert(recv)
-            last = iteration == settings.iters - 1
-            if last:
-                self._check_dispatch(recv)
             y = self.clock.time("combine", lambda recv=recv: self.combine(recv))
-            if last:
-                self._check_combine(y)
             for op, copy in copies.items():
                 self.clock.time(f"copy {op}", copy)
             self.pulse.step()
         found = self.clock.spans()
-        self.clock.drop()
-        self.ctx.barrier()
+        self._check_combine(y)
+        self._renew(self._fresh())
+        self._verified_pass()
         keys = {f"copy {op}": ("copy", op) for op in copies}
         return {keys.get(name, ("mori", name)): value for name, value in found.items()}
 
     def _round_trips(self) -> dict[tuple[str, str], Spans]:
-        """Dispatch and combine with nothing between. What is combined are constants."""
+        """Dispatch and combine with nothing between. What is combined are constants, doubled at last."""
         settings = self.settings
         self.pulse.phase("round trip", settings.warmup + settings.iters)
-        self.rows.fill_(verify.factor(self.ctx.rank))
+        self.clock.drop()
         for iteration in range(-settings.warmup, settings.iters):
             if iteration == 0:
-                self.clock.drop()
+                self.clock.drop(steps=settings.iters)
+            constant = 2.0 if iteration == settings.iters - 1 else 1.0
+            self.rows.fill_(constant * verify.factor(self.ctx.rank))
             y = self.clock.time("round_trip", lambda: self.combine(self.dispatch()))
             self.pulse.step()
-        self._check_combine(y, constant=True)
         found = self.clock.spans()
-        self.ctx.barrier()
+        self._check_combine(y, constant=constant)
         return {("mori", op): value for op, value in found.items()}
 
     def _copies(self) -> dict[str, Callable[[], None]]:
@@ -275,6 +299,7 @@ class _Rank:
     def _check_dispatch(self, recv: Any) -> None:
         import torch
 
+        self.ctx.synchronize()
         total = int(recv.total)
         settings = self.settings
         row = settings.payload_bytes
@@ -296,9 +321,10 @@ class _Rank:
         )
         self._agree(lambda: verify.check_dispatch(settings, self.workload, self.ctx.rank, got))
 
-    def _check_combine(self, y: Any, *, constant: bool = False) -> None:
+    def _check_combine(self, y: Any, *, constant: float = 0.0) -> None:
         import torch
 
+        self.ctx.synchronize()
         got = y.contiguous().view(torch.uint8).cpu().numpy()
         self._agree(
             lambda: verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant)

@@ -78,6 +78,7 @@ def _bars(axes: Any, report: Report) -> None:
             f" {row.wire_gbps:.2f} GB/s, {_time(row.median_us)}{share}",
             va="center",
             fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
     for index, op in enumerate(ops):
         limit = next((row.limit_gbps for row in report.rows if row.op == op and row.limit_gbps), None)

@@ -126,11 +126,11 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
 
 
 def check_combine(
-    settings: EpSettings, workload: Workload, rank: int, got: Bytes, *, constant: bool = False
+    settings: EpSettings, workload: Workload, rank: int, got: Bytes, *, constant: float = 0.0
 ) -> None:
     """Raises Mismatch unless `got` [tokens, combine row bytes] is the float32 sum in ascending order of rank.
 
-    With `constant` the rows of each rank are all its factor, whatever it received.
+    With `constant` the rows of each rank are all that times its factor, whatever it received.
     """
     form = settings.combine_format
     own = payload(settings.format, settings.hidden, settings.tokens, rank, settings.seed)
@@ -138,7 +138,9 @@ def check_combine(
     total = np.zeros((settings.tokens, settings.hidden), dtype=np.float32)
     for peer in range(settings.ranks):
         tokens = np.flatnonzero(visits[:, peer])
-        total[tokens] += factor(peer) if constant else _decode(form, expert(settings, own[tokens], peer))
+        total[tokens] += (
+            constant * factor(peer) if constant else _decode(form, expert(settings, own[tokens], peer))
+        )
     tokens = np.arange(settings.tokens)
     label = _Label(f"combine on rank {rank}", tokens, rank, tokens)
     label.compare("y", *_as_elements(form, got, _encode(form, total)))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mori import _core
 from mori.context import Context
 from mori.ep._leases import Leases
-from mori.ep._results import Received, RoutingHandle
-from mori.errors import ConfigError
+from mori.ep._results import Received, ReceiveLayout, RoutingHandle
+from mori.errors import ConfigError, MoriError
 from mori.mesh import check_same
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Dispatcher:
         self.hidden, self.num_experts, self.topk, self.max_tokens = hidden, num_experts, topk, max_tokens
         for name in ("hidden", "num_experts", "topk", "max_tokens", "live_results"):
             value = locals()[name]
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}={value!r} must be a positive integer")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
+                raise ConfigError(f"{name}={value!r} must be an integer of 1 to 2^31 - 1")
         if topk > num_experts:
             raise ConfigError(
                 f"topk={topk} exceeds num_experts={num_experts}; a token can visit an expert once"
@@ -88,12 +88,16 @@ class Dispatcher:
         self.scales = scales
         scale_bytes = 0
         if scales is not None:
-            if not (isinstance(scales, tuple) and len(scales) == 2 and isinstance(scales[0], int) and scales[0] > 0):
-                raise ConfigError(f"scales={scales!r} must be (columns, dtype) with columns > 0")
+            good = isinstance(scales, tuple) and len(scales) == 2 and isinstance(scales[0], int)
+            if not (good and 0 < scales[0] < 1 << 24 and isinstance(scales[1], torch.dtype)):
+                raise ConfigError(f"scales={scales!r} must be (columns, dtype) with columns of 1 to 2^24 - 1")
             scale_bytes = scales[0] * scales[1].itemsize
         self.capacity = ctx.world_size * max_tokens if capacity is None else capacity
-        if not isinstance(self.capacity, int) or self.capacity < 1:
-            raise ConfigError(f"capacity={capacity!r} must be a positive number of rows")
+        if not isinstance(self.capacity, int) or not 1 <= self.capacity < 1 << 32:
+            raise ConfigError(f"capacity={capacity!r} must be a number of rows, 1 to 2^32 - 1")
+        for name, value in (("blocks", blocks), ("warps", warps)):
+            if not isinstance(value, int) or not 0 <= value < 1 << 16:
+                raise ConfigError(f"{name}={value!r} must be an integer of 0 to 2^16 - 1; 0 chooses")
         self.expert_map = _expert_map(expert_map, num_experts, ctx.world_size)
         config = _core.EpConfig(
             row_bytes=self.row_elements * self.dtype.itemsize,
@@ -126,6 +130,18 @@ class Dispatcher:
             warps=warps,
         )
         self._leases = Leases(ctx, self._memory, self._layout, live_results)
+        receive = self._layout.receive
+        self._receive = ReceiveLayout(
+            rows=receive.rows,
+            ids=receive.ids,
+            weights=receive.weights,
+            scales=receive.scales,
+            sources=receive.sources,
+            capacity=self.capacity,
+            row_elements=self.row_elements,
+            dtype=self.dtype,
+            scale_kind=scales,
+        )
         self._id_types = (torch.int32, torch.int64)
         self._elements = elements
         self._scale_bytes = scale_bytes
@@ -169,6 +185,8 @@ class Dispatcher:
         tokens = self._check_tensor("x", x, (None, self.row_elements), (self.dtype,))
         if tokens > self.max_tokens:
             raise ConfigError(f"x has {tokens} tokens, max_tokens is {self.max_tokens}")
+        if routing is not None and tokens != routing.tokens:
+            raise ConfigError(f"x has {tokens} tokens, routing is of {routing.tokens}")
         self._check_tensor("topk_ids", topk_ids, (tokens, self.topk), self._id_types)
         if topk_weights is not None:
             self._check_tensor("topk_weights", topk_weights, (tokens, self.topk), (torch.float32,))
@@ -184,7 +202,8 @@ class Dispatcher:
             topk_ids,
             topk_weights,
         )
-        received = self._received(lease, handle, topk_weights is not None, scales is not None)
+        self._leases.bind(lease, handle)
+        received = Received(self._receive, lease.tensor, handle, lease.release)
         self._core.dispatch(
             self.ctx.stream(),
             x.data_ptr(),
@@ -197,7 +216,11 @@ class Dispatcher:
             lease.index,
         )
         if self.ctx.synchronous:
-            self.ctx.check()
+            try:
+                self.ctx.check()
+            except MoriError:
+                lease.release()  # whoever holds the error would hold its frames, and in them the result
+                raise
         return received
 
     def combine(
@@ -251,11 +274,28 @@ class Dispatcher:
             self.hidden,
             self._elements[rows.dtype],
         )
+        if self.ctx.synchronous:
+            self.ctx.check()  # a refused combine leaves the rows for another
         if release:
             self._leases.release_of(routing)
-        if self.ctx.synchronous:
-            self.ctx.check()
         return out
+
+    def check_routing_tensors(
+        self, data: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor | None = None
+    ) -> None:
+        """Raises ConfigError unless the tensors have the form of a routing handle of this dispatcher. What they hold is
+        looked at by combine."""
+        import torch
+
+        if isinstance(data, torch.Tensor) and data.dim() == 1:
+            self._check_tensor("tensors[0]", data.view(1, -1), (1, self.routing_bytes), (torch.uint8,))
+        else:
+            raise ConfigError(f"tensors[0] must be a uint8 tensor of {self.routing_bytes} bytes")
+        tokens = self._check_tensor("tensors[1]", topk_ids, (None, self.topk), self._id_types)
+        if tokens > self.max_tokens:
+            raise ConfigError(f"tensors[1] is of {tokens} tokens, max_tokens is {self.max_tokens}")
+        if topk_weights is not None:
+            self._check_tensor("tensors[2]", topk_weights, (tokens, self.topk), (torch.float32,))
 
     def close(self) -> None:
         """Gives the memory back once all ranks have closed and all results are dropped. Local."""
@@ -266,26 +306,6 @@ class Dispatcher:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _received(self, lease: Any, handle: RoutingHandle, weights: bool, scales: bool) -> Received:
-        import torch
-
-        receive, rows = self._layout.receive, self.capacity
-
-        def part(offset: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
-            nbytes = rows * columns * dtype.itemsize
-            return lease.tensor[offset : offset + nbytes].view(dtype).view(rows, columns)
-
-        self._leases.bind(lease, handle)
-        return Received(
-            part(receive.rows, self.row_elements, self.dtype),
-            part(receive.ids, self.topk, handle.topk_ids.dtype),
-            part(receive.weights, self.topk, torch.float32) if weights else None,
-            part(receive.scales, self.scales[0], self.scales[1]) if scales and self.scales else None,
-            part(receive.sources, 1, torch.int64).view(rows),
-            handle,
-            lease.release,
-        )
 
     def _check_usable(self) -> None:
         self.ctx.ready()
@@ -345,7 +365,10 @@ def _expert_map(given: Sequence[int] | None, num_experts: int, world_size: int) 
         each, larger = divmod(num_experts, world_size)
         sizes = [each + (rank < larger) for rank in range(world_size)]
         return tuple(rank for rank, size in enumerate(sizes) for _ in range(size))
-    ranks = tuple(int(rank) for rank in given)
+    try:
+        ranks = tuple(int(rank) for rank in given)
+    except (TypeError, ValueError):
+        raise ConfigError(f"expert_map={given!r} must hold the rank of each expert") from None
     if len(ranks) != num_experts:
         raise ConfigError(f"expert_map has {len(ranks)} entries, num_experts is {num_experts}")
     for expert, rank in enumerate(ranks):

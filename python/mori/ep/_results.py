@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -65,12 +66,9 @@ class RoutingHandle:
         """The handle that `tensors()` was called on, for the same dispatcher or one made with the same arguments."""
         if len(tensors) not in (2, 3):
             raise ConfigError(f"tensors: got {len(tensors)}, tensors() gives 2 or 3")
-        data = tensors[0]
-        if data.numel() != owner.routing_bytes or data.element_size() != 1:
-            raise ConfigError(
-                f"tensors[0] holds {data.numel()} bytes, a handle of this dispatcher has {owner.routing_bytes}"
-            )
-        return cls(owner, data.clone(), tensors[1].clone(), tensors[2].clone() if len(tensors) == 3 else None)
+        owner.check_routing_tensors(*tensors)
+        copies = [tensor.clone() for tensor in tensors]
+        return cls(owner, copies[0], copies[1], copies[2] if len(copies) == 3 else None)
 
     def _words(self, first: int, count: int) -> torch.Tensor:
         import torch
@@ -82,6 +80,21 @@ class RoutingHandle:
         if owner is None:
             raise ConfigError("routing: its dispatcher is gone")
         return owner.ctx.world_size
+
+
+@dataclasses.dataclass(frozen=True)
+class ReceiveLayout:
+    """Where the parts of a receive buffer begin, in bytes, and what they hold."""
+
+    rows: int
+    ids: int
+    weights: int
+    scales: int
+    sources: int
+    capacity: int
+    row_elements: int
+    dtype: torch.dtype
+    scale_kind: tuple[int, torch.dtype] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,18 +121,42 @@ class Received:
     """
 
     def __init__(
-        self,
-        x: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor | None,
-        scales: torch.Tensor | None,
-        src: torch.Tensor,
-        routing: RoutingHandle,
-        release: Callable[[], None],
+        self, layout: ReceiveLayout, memory: torch.Tensor, routing: RoutingHandle, release: Callable[[], None]
     ) -> None:
-        self.x, self.topk_ids, self.topk_weights = x, topk_ids, topk_weights
-        self.scales, self.src, self.routing = scales, src, routing
-        self._release = release
+        self.routing = routing
+        self._layout, self._memory, self._release = layout, memory, release
+
+    # Views are made when they are asked for: a dispatch costs no more than what its caller uses.
+
+    @functools.cached_property
+    def x(self) -> torch.Tensor:
+        return self._part(self._layout.rows, self._layout.row_elements, self._layout.dtype)
+
+    @functools.cached_property
+    def topk_ids(self) -> torch.Tensor:
+        ids = self.routing.topk_ids
+        return self._part(self._layout.ids, ids.shape[1], ids.dtype)
+
+    @functools.cached_property
+    def topk_weights(self) -> torch.Tensor | None:
+        weights = self.routing.topk_weights
+        return None if weights is None else self._part(self._layout.weights, weights.shape[1], weights.dtype)
+
+    @functools.cached_property
+    def scales(self) -> torch.Tensor | None:
+        kind = self._layout.scale_kind
+        return None if kind is None else self._part(self._layout.scales, kind[0], kind[1])
+
+    @functools.cached_property
+    def src(self) -> torch.Tensor:
+        import torch
+
+        return self._part(self._layout.sources, 1, torch.int64).view(-1)
+
+    def _part(self, offset: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+        rows = self._layout.capacity
+        nbytes = rows * columns * dtype.itemsize
+        return self._memory[offset : offset + nbytes].view(dtype).view(rows, columns)
 
     @property
     def counts(self) -> torch.Tensor:

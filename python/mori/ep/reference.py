@@ -18,7 +18,7 @@ import torch
 
 from mori.errors import ConfigError
 
-__all__ = ["Expected", "Tokens", "combine", "counts", "dispatch", "first_difference", "slots", "visits"]
+__all__ = ["Expected", "Tokens", "as_bits", "combine", "counts", "dispatch", "first_difference", "slots", "visits"]
 
 
 @dataclasses.dataclass(frozen=True)

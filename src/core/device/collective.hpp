@@ -108,6 +108,7 @@ using AnyByte = unsigned char;
 /// Both addresses and `bytes` are multiples of the size of Piece. Callers: the group.
 template <class Piece, class Group>
 MORI_DEVICE void copy_pieces(const Group& group, char* to, const char* from, size_t bytes) {
+  MORI_NO_UNROLL
   for (size_t i = group.lane() * sizeof(Piece); i < bytes; i += group.lanes() * sizeof(Piece)) {
     *reinterpret_cast<Piece*>(to + i) = *reinterpret_cast<const Piece*>(from + i);
   }
@@ -134,6 +135,7 @@ MORI_DEVICE void copy_gathered(const Group& group, char* to, const char* from, s
   struct Pieces {
     Piece piece[sizeof(vec16) / sizeof(Piece)];
   };
+  MORI_NO_UNROLL
   for (size_t i = group.lane() * sizeof(vec16); i < bytes; i += group.lanes() * sizeof(vec16)) {
     Pieces gathered;
     MORI_UNROLL
@@ -151,13 +153,15 @@ MORI_DEVICE void copy_aligned(const Group& group, char* to, const char* from, si
   const AnyVec16* s = reinterpret_cast<const AnyVec16*>(from);
   const size_t n = bytes / sizeof(vec16), lanes = group.lanes();
   size_t i = group.lane();
-  for (; i + (kUnroll - 1) * lanes < n; i += kUnroll * lanes) {
+  MORI_NO_UNROLL  // it is, by hand
+      for (; i + (kUnroll - 1) * lanes < n; i += kUnroll * lanes) {
     vec16 v[kUnroll];
     MORI_UNROLL
     for (uint32_t u = 0; u < kUnroll; ++u) v[u] = __builtin_bit_cast(vec16, s[i + u * lanes]);
     MORI_UNROLL
     for (uint32_t u = 0; u < kUnroll; ++u) store_streaming(d + i + u * lanes, v[u]);
   }
+  MORI_NO_UNROLL
   for (; i < n; i += lanes) store_streaming(d + i, __builtin_bit_cast(vec16, s[i]));
 }
 

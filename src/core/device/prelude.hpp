@@ -96,7 +96,7 @@ MORI_DEVICE_NOINLINE void fail(const World& world, Wait wait, Refusal refusal, u
 /// Callers: one lane; any number of lanes may wait, each for its own location.
 /// Orders:  acquire at scope S: what was written before the signal is visible to this lane afterwards.
 /// Fails:   false on the deadline (the error word then holds what, peer, value and the value seen),
-///          or at once when the context has failed already.
+///          or within some milliseconds when the context has failed already.
 template <Scope S = Scope::system>
 MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64_t value, Wait what,
                             uint64_t peer) {
@@ -107,8 +107,8 @@ MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64
     seen = load_acquire<S>(location);
     if (seen >= value) return true;
     pause(iteration);
-    if ((iteration & 31u) != 31u) continue;  // the clock and the error word are far away: look seldom
-    if (failed(world)) return false;
+    if ((iteration & 31u) != 31u) continue;
+    if ((iteration & kFailureLookMask) == kFailureLookMask && failed(world)) return false;
     if (world.timeout_ticks != 0 && clock_ticks() - start > world.timeout_ticks) {
       fail(world, what, Refusal::none, peer, value, seen);
       return false;

@@ -136,6 +136,7 @@ MORI_DEVICE_NOINLINE uint64_t clock_ticks() {
   clock_gettime(CLOCK_MONOTONIC, &t);
   return uint64_t(t.tv_sec) * 1'000'000'000u + uint64_t(t.tv_nsec);
 }
+inline constexpr uint32_t kFailureLookMask = 31;  // polls between looks at the error word
 MORI_DEVICE void pause(uint32_t iteration) {
   if (iteration >= current_lane->spins) return current_lane->ops->yield(current_lane);
 #if defined(__x86_64__)

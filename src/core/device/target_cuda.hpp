@@ -157,6 +157,9 @@ MORI_DEVICE uint64_t clock_ticks() {
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
   return t;
 }
+// Polls between looks at the error word. It is in host memory: when many blocks read it through PCIe while
+// they wait, stores to peers all but stop (on 2 H200, combine took 1500 us instead of 270).
+constexpr uint32_t kFailureLookMask = 4095;
 MORI_DEVICE void pause(uint32_t iteration) {
   // Many blocks may poll the word that a peer is about to write: long waits must not crowd its memory.
   if (iteration > 32) __nanosleep(iteration > 256 ? 256 : 32);

@@ -99,7 +99,9 @@ SymmetricHeap::Export SymmetricHeap::grow(uint64_t bytes) {
     throw CapacityError("the heap of " + number(offset) + " bytes cannot grow by " + number(bytes) +
                         ": its window is " + number(options_.reserve_bytes) + " bytes");
   }
-  Growth growth{.mine = device_->create_shareable(bytes), .bytes = bytes, .attached = {}};
+  Growth growth{.mine = options_.map ? device_->create_shareable(bytes) : device_->create_ipc(bytes),
+                .bytes = bytes,
+                .attached = {}};
   growth.attached.resize(world_size_);
   try {
     if (options_.map) {

@@ -133,6 +133,7 @@ class CpuDevice final : public Device {
   uint64_t reserve(size_t bytes) override { return memory_.reserve(bytes); }
   void unreserve(uint64_t address, size_t bytes) override { memory_.unreserve(address, bytes); }
   Shareable create_shareable(size_t bytes) override { return CpuMemory::create_shareable(bytes); }
+  Shareable create_ipc(size_t) override { throw ConfigError("CPU memory has no IPC handles: it is mapped"); }
   Shareable import_shareable(int fd, std::string_view ipc, size_t bytes) override {
     if (!ipc.empty()) throw ConfigError("import_shareable: memory of the CPU has no ipc handles");
     return CpuMemory::import_shareable(fd, bytes);

@@ -97,6 +97,7 @@ class Device {
   virtual uint64_t reserve(size_t bytes) = 0;  ///< address space only
   virtual void unreserve(uint64_t address, size_t bytes) = 0;
   virtual Shareable create_shareable(size_t bytes) = 0;  ///< zero-filled once mapped
+  virtual Shareable create_ipc(size_t bytes) = 0;  ///< zero-filled, at address `native`, opened by IPC handle
   virtual Shareable import_shareable(int fd, std::string_view ipc, size_t bytes) = 0;
   virtual void map(uint64_t address, const Shareable& memory) = 0;  ///< into a reserved range
   virtual void unmap(uint64_t address, size_t bytes) = 0;

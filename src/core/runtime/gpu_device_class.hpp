@@ -156,6 +156,7 @@ class GpuDevice final : public Device {
     check(driver_.mapped_unreserve(address, bytes), "returning address space");
   }
   Shareable create_shareable(size_t bytes) override;
+  Shareable create_ipc(size_t bytes) override;
   Shareable import_shareable(int fd, std::string_view ipc, size_t bytes) override;
   void map(uint64_t address, const Shareable& memory) override;
   void unmap(uint64_t address, size_t bytes) override {

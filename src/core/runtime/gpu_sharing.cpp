@@ -48,22 +48,28 @@ void GpuDevice::probe_mapping() {
   driver_.forget_error();
 }
 
+Shareable GpuDevice::create_ipc(size_t bytes) {
+  const Current current = activate();
+  Shareable memory;
+  memory.bytes = bytes;
+  check(driver_.malloc_shared(&memory.native, bytes),
+        "allocating " + std::to_string(bytes) + " bytes of memory with an IPC handle");
+  try {
+    clear(memory.native, bytes);
+    memory.ipc = export_ipc(memory.native);
+  } catch (...) {
+    driver_.free(memory.native);
+    throw;
+  }
+  return memory;
+}
+
 Shareable GpuDevice::create_shareable(size_t bytes) {
+  if (!can_map_) return create_ipc(bytes);
   const Current current = activate();
   const std::string action = "allocating " + std::to_string(bytes) + " bytes of shareable memory";
   Shareable memory;
   memory.bytes = bytes;
-  if (!can_map_) {
-    check(driver_.malloc_shared(&memory.native, bytes), action);
-    try {
-      clear(memory.native, bytes);
-      memory.ipc = export_ipc(memory.native);
-    } catch (...) {
-      driver_.free(memory.native);
-      throw;
-    }
-    return memory;
-  }
   const MappedProperties properties = mapped_properties();
   check(driver_.mapped_create(&memory.native, bytes, &properties, 0), action);
   uint64_t address = 0;
@@ -122,7 +128,7 @@ void GpuDevice::release(Shareable& memory) {
   const Shareable old = std::exchange(memory, {});
   if (old.fd >= 0) ::close(old.fd);
   if (old.native == 0) return;
-  check(can_map_ ? driver_.mapped_release(old.native) : driver_.free(old.native), "releasing memory");
+  check(old.ipc.empty() ? driver_.mapped_release(old.native) : driver_.free(old.native), "releasing memory");
 }
 
 // Drivers differ in what opening a handle twice does; here it is opened once and counted.

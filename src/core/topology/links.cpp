@@ -4,6 +4,7 @@
 // See links.hpp.
 #include "src/core/topology/links.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -27,6 +28,10 @@ void add_link(Topology& t, GpuLink link, bool replace) {
     return;
   }
   t.links.push_back(std::move(link));
+}
+
+bool has_gpu(const Topology& t, const std::string& address) {
+  return std::any_of(t.gpus.begin(), t.gpus.end(), [&](const Gpu& gpu) { return gpu.pci == address; });
 }
 
 }  // namespace
@@ -66,7 +71,7 @@ void read_kfd_links(Topology& t, const std::filesystem::path& root) {
       const auto from = address_of_node.find(p["node_from"]), to = address_of_node.find(p["node_to"]);
       if (from == address_of_node.end() || to == address_of_node.end() || from->second == to->second)
         continue;
-      if (!find_pci(t, from->second) || !find_pci(t, to->second)) continue;
+      if (!has_gpu(t, from->second) || !has_gpu(t, to->second)) continue;
       const long long one = p["min_bandwidth"], all = p["max_bandwidth"];  // MB/s
       add_link(t,
                {.a = from->second,
@@ -93,11 +98,12 @@ void add_given_links(Topology& t, const std::vector<GpuLink>& links) {
       throw ConfigError(where + "gbytes_per_s must be 0 (unknown) or more, not " +
                         std::to_string(link.gbytes_per_s));
     }
-    const PciDevice *a = find_pci(t, link.a), *b = find_pci(t, link.b);
-    if (!a || !b) {
-      t.notes.push_back(where + (a ? link.b : link.a) + " is not visible here; link ignored");
+    if (!has_gpu(t, link.a) || !has_gpu(t, link.b)) {
+      t.notes.push_back(where + (has_gpu(t, link.a) ? link.b : link.a) +
+                        " is no GPU visible here; link ignored");
       continue;
     }
+    const PciDevice *a = find_pci(t, link.a), *b = find_pci(t, link.b);
     const GpuModel *x = find_model(a->vendor, a->device), *y = find_model(b->vendor, b->device);
     if (link.kind == PathKind::nvlink && link.gbytes_per_s == 0 && x && y) {
       const double rate = std::min(x->nvlink_gbytes_per_s, y->nvlink_gbytes_per_s);

@@ -121,6 +121,7 @@ void add_pci(Topology& t, const fs::path& resolved) {
         if (d.numa_node < 0) {
           d.numa_node = node_with_cpus(t, sysfs::read_or_empty(folder / "local_cpulist"));
         }
+        if (d.numa_node < 0 && t.numa_nodes.size() == 1) d.numa_node = t.numa_nodes.front().id;
         t.pci.push_back(std::move(d));
       }
       above.push_back(name);
@@ -247,10 +248,11 @@ void note_oddities(Topology& t, const fs::path& root) {
     t.notes.push_back(
         "this is a virtual machine: PCIe paths and NUMA nodes are those that the hypervisor shows");
   }
+  std::string homeless;
   const auto check = [&](const std::string& what, const std::string& address, bool idles_slower) {
     const PciDevice* d = find_pci(t, address);
     if (!d) return;
-    if (d->numa_node < 0 && t.numa_nodes.size() > 1) t.notes.push_back(what + ": NUMA node unknown");
+    if (d->numa_node < 0 && t.numa_nodes.size() > 1) homeless += (homeless.empty() ? "" : ", ") + what;
     if (d->path.empty()) return;
     const PciDevice* port = find_pci(t, d->path.back());
     if (!port) return;
@@ -272,6 +274,7 @@ void note_oddities(Topology& t, const fs::path& root) {
       t.notes.push_back("NIC " + nic.name + ": no port is active");
     }
   }
+  if (!homeless.empty()) t.notes.push_back("NUMA node unknown: " + homeless);
 }
 
 }  // namespace

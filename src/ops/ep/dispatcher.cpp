@@ -29,8 +29,8 @@ struct Walk {  // hands out aligned ranges one after the other
 };
 
 // FNV-1a over what must be equal on all ranks in a call.
-uint64_t digest_of(std::initializer_list<uint64_t> fields) {
-  uint64_t h = 0xcbf29ce484222325u;
+constexpr uint64_t kDigestStart = 0xcbf29ce484222325u;
+uint64_t digest_of(std::initializer_list<uint64_t> fields, uint64_t h = kDigestStart) {
   for (uint64_t field : fields) {
     for (int byte = 0; byte < 8; ++byte) h = (h ^ (field >> (8 * byte) & 0xff)) * 0x100000001b3u;
   }
@@ -109,6 +109,9 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
         &shared_.combine_digest, &shared_.credit_signal, &shared_.combine_rows}) {
     *offset += heap_offset;
   }
+  stamp_ = digest_of(
+      {config.world_size, context_->world().rank, config.num_experts, config.topk, config.max_tokens});
+  for (int32_t rank : expert_rank) stamp_ = digest_of({uint64_t(rank)}, stamp_);
   core::Device& device = context_->device();
   dispatch_kernel_ = &device.function("ep_dispatch", "ep_dispatch", sizeof(EpDispatchArgs));
   const char* names[3] = {"ep_combine_bf16", "ep_combine_fp16", "ep_combine_fp32"};
@@ -160,6 +163,7 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   a.capacity = config_.capacity;
   a.digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
                         call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0});
+  a.stamp = stamp_;
   a.scale_bytes = config_.scale_bytes;
   a.tokens = call.tokens;
   a.topk = config_.topk;
@@ -188,6 +192,7 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.ids = call.ids;
   a.expert_rank = expert_rank_;
   a.digest = digest_of({call.hidden, uint64_t(call.element)});
+  a.stamp = stamp_;
   a.hidden = call.hidden;
   a.tokens = call.tokens;
   a.topk = config_.topk;

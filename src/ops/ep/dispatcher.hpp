@@ -74,6 +74,8 @@ class Dispatcher {
 
   const Config& config() const { return config_; }
   const Layout& layout() const { return layout_; }
+  /// Address of EpLocal: for tests that start the epochs elsewhere than at 0.
+  uint64_t local() const { return local_; }
   void dispatch(const DispatchCall& call, uint64_t stream);
   void combine(const CombineCall& call, uint64_t stream);
 
@@ -88,6 +90,7 @@ class Dispatcher {
   uint64_t heap_offset_;
   uint64_t local_ = 0;
   uint64_t expert_rank_ = 0;
+  uint64_t stamp_ = 0;  ///< of what a routing handle depends on; differs between ranks
   Shape wanted_;
   const core::Function* dispatch_kernel_;
   const core::Function* combine_kernels_[3];

@@ -54,7 +54,7 @@ inline constexpr uint32_t kEpMaxBlocks = 512;
 
 /// The routing handle's device memory, in 8-byte words from its start (see EpRouting in routing.hpp).
 struct EpRoutingAddress {
-  uint64_t header;     ///< int64_t[4]: tokens, rows received, 0, 0
+  uint64_t header;     ///< int64_t[4]: tokens (-1: not routed), rows received, epoch of the dispatch, stamp
   uint64_t received;   ///< int64_t[R]: rows from each source rank, C[*][me]
   uint64_t sent;       ///< int64_t[R]: rows to each destination, C[me][*]
   uint64_t returns;    ///< int64_t[R]: where my rows begin in each owner's combine buffer
@@ -76,7 +76,8 @@ struct EpDispatchArgs {
   uint64_t buffer;       ///< heap offset of the receive buffer chosen for this call
   uint64_t row_bytes;    ///< multiple of 16
   uint64_t capacity;     ///< rows of a receive buffer
-  uint64_t digest;
+  uint64_t digest;       ///< of what must be equal on all ranks
+  uint64_t stamp;        ///< of this rank's dispatcher, for the handle
   uint32_t scale_bytes;  ///< per row
   uint32_t tokens;
   uint32_t topk;
@@ -96,8 +97,9 @@ struct EpCombineArgs {
   uint64_t weights;      ///< float [tokens][topk], 0 = unweighted
   uint64_t ids;          ///< int32 or int64 [tokens][topk], only with weights
   uint64_t expert_rank;  ///< int32_t[num_experts], only with weights
-  uint64_t digest;
-  uint32_t hidden;  ///< elements; the row is a multiple of 16 bytes
+  uint64_t digest;       ///< of what must be equal on all ranks, but for the handle's epoch
+  uint64_t stamp;        ///< that the handle must bear
+  uint32_t hidden;       ///< elements; the row is a multiple of 16 bytes
   uint32_t tokens;
   uint32_t topk;
   uint32_t id_bytes;

@@ -59,13 +59,26 @@ MORI_DEVICE void return_rows(const EpCombineArgs& a, const CombineBlock& block, 
   }
 }
 
+/// Whether the handle is of a dispatch that went well, with as many tokens, of a dispatcher like this.
+MORI_DEVICE bool has_routes(const EpCombineArgs& a) {
+  const int64_t* header = global<const int64_t>(a.routing.header);
+  return header[0] == int64_t(a.tokens) && uint64_t(header[3]) == a.stamp;
+}
+
+/// What must be equal on all ranks: the shape of rows, and of which dispatch they are. A rank without routes
+/// has nothing to return, so that its peers have nothing to sum.
+MORI_DEVICE uint64_t digest_of(const EpCombineArgs& a, bool routed) {
+  const uint64_t epoch = uint64_t(global<const int64_t>(a.routing.header)[2]);
+  return routed ? a.digest ^ epoch * 0x9e3779b97f4a7c15u : 0;
+}
+
 /// Digests that the peers sent with their signals. Callers: the block, after it saw all signals.
-MORI_DEVICE bool same_digests(const EpCombineArgs& a, const CombineBlock& block) {
+MORI_DEVICE bool same_digests(const EpCombineArgs& a, const CombineBlock& block, uint64_t digest) {
   const uint64_t* digests = peer_pointer<const uint64_t>(a.world, a.world.rank, a.shared.combine_digest);
   if (block_lane() == 0) {
     *block.mismatched = 0;
     for (uint32_t s = a.world.world_size; s-- > 0;) {
-      if (digests[s] != a.digest) *block.mismatched = 1 + s;
+      if (digests[s] != digest) *block.mismatched = 1 + s;
     }
   }
   sync_block();
@@ -77,7 +90,9 @@ MORI_DEVICE float rank_weight(const EpCombineArgs& a, uint64_t token, uint32_t r
   float sum = 0;
   for (uint32_t k = 0; k < a.topk; ++k) {
     const int64_t id = load_id(a.ids, a.id_bytes, token * a.topk + k);
-    if (id >= 0 && uint32_t(global<const int32_t>(a.expert_rank)[id]) == rank) {
+    // The caller's ids, read again: they may have changed since dispatch checked them.
+    if (id < 0 || id >= int64_t(a.num_experts)) continue;
+    if (uint32_t(global<const int32_t>(a.expert_rank)[id]) == rank) {
       sum += global<const float>(a.weights)[token * a.topk + k];
     }
   }
@@ -171,10 +186,11 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
   const uint64_t epoch = load_relaxed<Scope::device>(&local->combine_epoch) + 1;
   const uint64_t row_bytes = uint64_t(a.hidden) * sizeof(T);
 
-  // A refused or failed dispatch leaves no routes; all ranks know, and meet here only to stay in step.
-  const bool routed = global<const int64_t>(a.routing.header)[0] == int64_t(a.tokens);
+  // Ranks without routes, say after a refused dispatch, meet the others here only to stay in step.
+  const bool routed = has_routes(a);
+  const uint64_t digest = digest_of(a, routed);
 
-  if (!wait_all(a.world, a.shared.credit_signal, epoch - 1, Wait::combine_credit, block.flag)) return;
+  if (!wait_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch - 1, Wait::combine_credit)) return;
   if (routed) {
     load_routes(a, block, row_bytes);
     return_rows(a, block, row_bytes);
@@ -182,16 +198,16 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
   if (last_block<Scope::system>(&local->arrivals[2], block.flag)) {
     for (uint32_t peer = block_lane(); peer < a.world.world_size; peer += block_lanes()) {
       store_relaxed<Scope::system>(
-          peer_pointer<uint64_t>(a.world, peer, a.shared.combine_digest) + a.world.rank, a.digest);
+          peer_pointer<uint64_t>(a.world, peer, a.shared.combine_digest) + a.world.rank, digest);
     }
     sync_block();
-    signal_all(a.world, a.shared.combine_signal, epoch);
+    signal_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch);
   }
-  if (!wait_all(a.world, a.shared.combine_signal, epoch, Wait::combine_rows, block.flag)) return;
-  const bool agreed = same_digests(a, block);
+  if (!wait_all(Block{block.flag}, a.world, a.shared.combine_signal, epoch, Wait::combine_rows)) return;
+  const bool agreed = same_digests(a, block, digest);
   if (agreed && routed) reduce<T>(a);
   if (!last_block<Scope::system>(&local->arrivals[3], block.flag)) return;
-  signal_all(a.world, a.shared.credit_signal, epoch);
+  signal_all(Block{block.flag}, a.world, a.shared.credit_signal, epoch);
   if (block_lane() == 0) {
     store_relaxed<Scope::device>(&local->combine_epoch, epoch);
     const uint32_t peer = *block.mismatched - 1;
@@ -199,8 +215,8 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
       fail(a.world, Wait::none, Refusal::stale, a.world.rank, a.tokens,
            uint64_t(global<const int64_t>(a.routing.header)[0]));
     } else if (!agreed) {
-      const uint64_t* digests = peer_pointer<const uint64_t>(a.world, a.world.rank, a.shared.combine_digest);
-      fail(a.world, Wait::none, Refusal::mismatch, peer, a.digest, digests[peer]);
+      fail(a.world, Wait::none, Refusal::mismatch, peer, digest,
+           0);  // the peer's may be the next call's by now
     }
   }
 }

@@ -113,7 +113,7 @@ MORI_DEVICE void announce(const EpDispatchArgs& a, const DispatchBlock& block, u
   }
   sync_block();
   if (block_lane() == 0) store_relaxed<Scope::device>(&local->refused, uint64_t(0));
-  signal_all(a.world, a.shared.counts_signal, epoch);
+  signal_all(Block{block.flag}, a.world, a.shared.counts_signal, epoch);
 }
 
 MORI_DEVICE void refuse(const DispatchBlock& block, Refusal why, uint64_t peer, uint64_t expected,
@@ -178,7 +178,7 @@ MORI_DEVICE bool plan(const EpDispatchArgs& a, const DispatchBlock& block) {
 }
 
 /// What the host, the expert code and combine need to know. Callers: one block.
-MORI_DEVICE void write_routing(const EpDispatchArgs& a, bool accepted) {
+MORI_DEVICE void write_routing(const EpDispatchArgs& a, bool accepted, uint64_t epoch) {
   const uint32_t ranks = a.world.world_size, me = a.world.rank, width = ranks + kCountsExtra;
   const uint64_t* matrix = peer_pointer<const uint64_t>(a.world, me, a.shared.counts);
   for (uint32_t s = block_lane(); s < ranks; s += block_lanes()) {
@@ -193,6 +193,8 @@ MORI_DEVICE void write_routing(const EpDispatchArgs& a, bool accepted) {
     for (uint32_t s = 0; s < ranks; ++s) total += int64_t(matrix[s * width + me]);
     global<int64_t>(a.routing.header)[0] = accepted ? int64_t(a.tokens) : -1;
     global<int64_t>(a.routing.header)[1] = accepted ? total : 0;
+    global<int64_t>(a.routing.header)[2] = int64_t(epoch);
+    global<int64_t>(a.routing.header)[3] = int64_t(a.stamp);
   }
 }
 
@@ -272,13 +274,14 @@ MORI_KERNEL(ep_dispatch, EpDispatchArgs, 512) {
   if (block_id() == 0 && block_lane() == 0) global<int64_t>(args.routing.header)[0] = -1;
   count(args, block);
   if (last_block<Scope::device>(&local->arrivals[0], block.flag)) announce(args, block, epoch);
-  if (!wait_all(args.world, args.shared.counts_signal, epoch, Wait::dispatch_counts, block.flag)) return;
+  if (!wait_all(Block{block.flag}, args.world, args.shared.counts_signal, epoch, Wait::dispatch_counts))
+    return;
   const bool accepted = plan(args, block);
-  if (block_id() == 0) write_routing(args, accepted);
+  if (block_id() == 0) write_routing(args, accepted, epoch);
   if (accepted) copy(args, block);
   if (!last_block<Scope::system>(&local->arrivals[1], block.flag)) return;
-  signal_all(args.world, args.shared.rows_signal, epoch);
-  if (!wait_all(args.world, args.shared.rows_signal, epoch, Wait::dispatch_rows, block.flag)) return;
+  signal_all(Block{block.flag}, args.world, args.shared.rows_signal, epoch);
+  if (!wait_all(Block{block.flag}, args.world, args.shared.rows_signal, epoch, Wait::dispatch_rows)) return;
   if (block_lane() == 0) {
     store_relaxed<Scope::device>(&local->dispatch_epoch, epoch);
     if (!accepted) {

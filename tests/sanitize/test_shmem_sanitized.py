@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""SHMEM under ThreadSanitizer: clean as it is, and each ordering that is taken away is missed."""
+"""SHMEM under ThreadSanitizer: clean as it is, and each ordering that is taken away is missed. Under
+AddressSanitizer: nothing beyond the heap, whose size is exact."""
 
 from __future__ import annotations
 
@@ -27,6 +28,13 @@ def test_shmem_is_clean(
     ranks, threads, blocks, warps = shape
     outcome = run(program, kernels, lanes=lanes, ranks=ranks, threads=threads, blocks=blocks, warps=warps)
     assert (outcome.status, outcome.races) == (0, 0), outcome.output
+
+
+@pytest.mark.parametrize("lanes", [1, 32], ids=lambda lanes: f"w{lanes}")
+def test_shmem_stays_inside_its_memory(addresses_build: Sanitized, lanes: int) -> None:
+    program = addresses_build.program(Path(__file__).parent / "shmem_main.cpp")
+    outcome = run(program, addresses_build.kernels(lanes, [ROOT / KERNELS]), lanes=lanes)
+    assert outcome.status == 0, outcome.output
 
 
 MUTANTS = {
