@@ -102,8 +102,8 @@ int numa_distance(const Topology& t, int a, int b) {
 Nearness nearness(const Topology& t, const Gpu& gpu, const Nic& nic) {
   if (nic.pci.empty()) return {PathKind::net, kUnknownDistance};
   const PathKind kind = path_between(t, gpu.pci, nic.pci).kind;
-  // Below a common host bridge the NUMA node says nothing further.
-  if (kind < PathKind::node) return {kind, 0};
+  // Within a NUMA node its distance says nothing further.
+  if (kind != PathKind::sys) return {kind, 0};
   return {kind, numa_distance(t, gpu.numa_node, nic.numa_node)};
 }
 

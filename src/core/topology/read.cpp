@@ -203,11 +203,11 @@ void read_nics(Topology& t, const fs::path& root) {
   for (const std::string& name : sysfs::list(folder)) {
     const fs::path device = sysfs::resolve(folder / name);
     if (device.empty()) {
-      t.notes.push_back("NIC " + name + " is listed but its device is hidden");
+      t.notes.push_back("NIC " + sysfs::printable(name) + " is listed but its device is hidden");
       continue;
     }
     Nic nic;
-    nic.name = name;
+    nic.name = sysfs::printable(name);
     const fs::path pci = sysfs::resolve(device / "device");
     nic.pci = sysfs::address_in(pci);
     if (!nic.pci.empty()) {
@@ -216,7 +216,8 @@ void read_nics(Topology& t, const fs::path& root) {
     }
     std::string netdev = sysfs::read_or_empty(device / "parent");  // of software RDMA
     if (netdev.empty() && !pci.empty()) {
-      if (const auto netdevs = sysfs::list(pci / "net"); !netdevs.empty()) netdev = netdevs.front();
+      if (const auto netdevs = sysfs::list(pci / "net"); !netdevs.empty())
+        netdev = sysfs::printable(netdevs.front());
     }
     for (const std::string& port : sysfs::list(device / "ports")) {
       nic.ports.push_back(read_port(device / "ports" / port, port, netdev));

@@ -60,7 +60,14 @@ std::optional<std::string> read(const fs::path& file) {
   // Some attributes open but fail to be read (EINVAL of a down port, EPERM of a device cgroup).
   if (stream.bad()) return std::nullopt;
   text.resize(static_cast<size_t>(stream.gcount()));
-  return std::string(trim(text));
+  return printable(std::string(trim(text)));
+}
+
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if ((c < ' ' && c != '\n' && c != '\t') || c > '~') c = '?';
+  }
+  return text;
 }
 
 std::string read_or_empty(const fs::path& file) { return read(file).value_or(std::string()); }

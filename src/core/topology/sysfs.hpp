@@ -16,9 +16,13 @@ namespace mori::core::sysfs {
 
 namespace fs = std::filesystem;
 
-/// A file's text without surrounding blanks, at most 64 KiB of it.
+/// A file's text without surrounding blanks, printable, at most 64 KiB of it.
 std::optional<std::string> read(const fs::path& file);
 std::string read_or_empty(const fs::path& file);
+
+/// With '?' for every byte that is neither printable ASCII nor a blank: what is read ends up in messages, XML
+/// and Python strings, and names of devices may hold anything.
+std::string printable(std::string text);
 
 /// First number of a file: "0x10de", "16", "-1", "400 Gb/sec (4X NDR)", "32.0 GT/s PCIe".
 std::optional<long long> read_integer(const fs::path& file);
