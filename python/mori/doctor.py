@@ -27,7 +27,7 @@ _REMEDIES = {
     "cpu": "pip install .   (in MoRI's source folder, with g++ 12 or later)",
     "cuda": "put nvcc 12 or later on the PATH or set CUDA_HOME, then install again",
     "hip": "apt-get install clang-22 lld-22, or ROCm; then install again",
-    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu   (or a GPU's build)",
+    "torch": "pip install torch   (its CPU build where there is no GPU)",
     "matplotlib": "pip install 'mori-comm[bench]'",
     "mpi4py": "apt-get install libopenmpi-dev openmpi-bin && pip install 'mori-comm[mpi]'",
 }
