@@ -171,12 +171,14 @@ class RankPlace:
     """What the port and the path to it allow; 0: unknown."""
 
 
+_STRUCTS = (NumaNode, PciDevice, Gpu, NicPort, Nic, Nvme, GpuLink)  # what lists hold
 _T = TypeVar("_T")
 
 
 def freeze(native: Any, cls: type[_T]) -> _T:
     """A struct of the extension as the dataclass of the same name."""
-    return cls(**{name: _freeze_value(getattr(native, name), hint) for name, hint in _hints(cls).items()})
+    key: Any = cls
+    return cls(**{name: _freeze_value(getattr(native, name), hint) for name, hint in _hints(key).items()})
 
 
 def _freeze_value(value: Any, hint: Any) -> Any:
@@ -184,7 +186,7 @@ def _freeze_value(value: Any, hint: Any) -> Any:
         return PathKind[value.name]
     if isinstance(value, list):
         item = get_args(hint)[0]
-        return tuple(freeze(v, item) if dataclasses.is_dataclass(item) else v for v in value)
+        return tuple(freeze(v, item) for v in value) if item in _STRUCTS else tuple(value)
     return value
 
 
@@ -209,6 +211,6 @@ def thaw(value: Any) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
