@@ -15,9 +15,9 @@ import argparse
 
 import torch
 import torch.nn.functional as F
+from mori.testing import run_ranks
 
 import mori
-from mori.testing import run_ranks
 
 HIDDEN, INNER, TOPK = 256, 512, 2
 
@@ -55,9 +55,7 @@ def rank_main(rank: int, world_size: int, uid: bytes, num_experts: int, tokens: 
     x = torch.randn(tokens, HIDDEN, generator=torch.Generator().manual_seed(1 + rank))
     with (
         mori.init(uid=uid, rank=rank, world_size=world_size, device="cpu", heap_bytes=64 << 20) as ctx,
-        mori.ep.Dispatcher(
-            ctx, HIDDEN, num_experts, topk=TOPK, max_tokens=tokens, dtype=torch.float32
-        ) as moe,
+        mori.ep.Dispatcher(ctx, HIDDEN, num_experts, topk=TOPK, max_tokens=tokens, dtype=torch.float32) as moe,
     ):
         ids, weights = layer.route(x)
         recv = moe.dispatch(x, ids, weights)

@@ -84,9 +84,7 @@ def disassemble(path: Path) -> dict[str, list[Instruction]]:
     tool = next((t for t in [*versions, "/opt/rocm/llvm/bin/llvm-objdump"] if shutil.which(t)), None)
     if tool is None:
         raise FileNotFoundError("llvm-objdump: apt-get install llvm-22")
-    run = subprocess.run(
-        [tool, "-d", "--no-show-raw-insn", str(path)], check=True, capture_output=True, text=True
-    )
+    run = subprocess.run([tool, "-d", "--no-show-raw-insn", str(path)], check=True, capture_output=True, text=True)
     functions: dict[str, list[Instruction]] = {}
     body: list[Instruction] = []
     for line in run.stdout.splitlines():
@@ -230,9 +228,7 @@ def findings(found: Mapping[str, Counts], expected: Mapping[str, Mapping[str, in
         ordered = counts.release + counts.acquire + counts.relaxed_loads + counts.relaxed_stores
         if name not in expected and ordered:
             entry = {k: v for k, v in vars(counts).items() if v and k != "seen"}
-            wrong.append(
-                f'{name}: not in the expectations; if it is right, add "{name}": {json.dumps(entry)}'
-            )
+            wrong.append(f'{name}: not in the expectations; if it is right, add "{name}": {json.dumps(entry)}')
             continue
         for key in ("release", "acquire"):
             if (value := getattr(counts, key)) < limits.get(key, 0):
@@ -244,9 +240,7 @@ def findings(found: Mapping[str, Counts], expected: Mapping[str, Mapping[str, in
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--expect", type=Path, metavar="FILE.json", help='{"kernel": {"release": 1, ...}}')
     parser.add_argument("--list", action="store_true", help="print every system-scope access and its verdict")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")

@@ -145,9 +145,7 @@ def write_manifest(args: argparse.Namespace) -> None:
     units = [u for u in args.units.split(",") if u]
     kinds = {"fatbin", *targets.get("hip", {}).get("archs", ())}
     parts = [(path, path.name.split(".")) for path in sorted(args.out.parent.glob("*.log"))]
-    built = [
-        path for path, (unit, kind, *_) in parts if unit in units and kind in kinds
-    ]  # others are left over
+    built = [path for path, (unit, kind, *_) in parts if unit in units and kind in kinds]  # others are left over
     manifest = {
         "version": args.version,
         "commit": _commit(args.source),
@@ -159,9 +157,7 @@ def write_manifest(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="table of kernels; status 1 if one spills")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -170,12 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     manifest.add_argument("--version", required=True)
     manifest.add_argument("--source", type=Path, required=True, help="the repository, for its commit")
     manifest.add_argument("--units", default="", help="comma-separated")
-    manifest.add_argument(
-        "--target", nargs=3, action="append", default=[], metavar=("NAME", "ARCHS", "COMPILER")
-    )
-    manifest.add_argument(
-        "--missing", nargs=3, action="append", default=[], metavar=("NAME", "REASON", "REMEDY")
-    )
+    manifest.add_argument("--target", nargs=3, action="append", default=[], metavar=("NAME", "ARCHS", "COMPILER"))
+    manifest.add_argument("--missing", nargs=3, action="append", default=[], metavar=("NAME", "REASON", "REMEDY"))
     args = parser.parse_args(argv)
     if args.command == "manifest":
         write_manifest(args)

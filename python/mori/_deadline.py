@@ -22,12 +22,7 @@ class Deadline:
     """`timeout` seconds from its construction."""
 
     def __init__(self, timeout: float) -> None:
-        if (
-            isinstance(timeout, bool)
-            or not isinstance(timeout, (int, float))
-            or math.isnan(timeout)
-            or timeout < 0
-        ):
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout < 0:
             raise ConfigError(f"timeout={timeout!r} is not a number of seconds >= 0 (0 waits for ever)")
         self.timeout = float(timeout)
         self._end = math.inf if timeout == 0 else time.monotonic() + timeout
@@ -52,9 +47,7 @@ class Deadline:
         return math.ceil(min(self.remaining(), limit_s) * 1000)
 
 
-def call_within(
-    deadline: Deadline, call: Callable[[], T], late: Callable[[], Exception], grace_s: float = 0.0
-) -> T:
+def call_within(deadline: Deadline, call: Callable[[], T], late: Callable[[], Exception], grace_s: float = 0.0) -> T:
     """Runs `call` in a daemon thread and gives its result or exception; raises `late()` if it outlasts the
     deadline.
 

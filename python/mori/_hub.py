@@ -33,9 +33,7 @@ class Hub:
         for link in self.links.values():
             link.flush()
 
-    def wait(
-        self, done: Callable[[Iterable[int]], bool], deadline: Deadline, look_again_s: float = 3600.0
-    ) -> bool:
+    def wait(self, done: Callable[[Iterable[int]], bool], deadline: Deadline, look_again_s: float = 3600.0) -> bool:
         """Moves bytes until `done(peers)`, which gets the peers on whose sockets something happened, at first
         all.
 

@@ -35,9 +35,7 @@ class Ledger:
 
     def decide(self, mesh: int, number: int, proposal: bytes) -> bytes:
         """Proposes, and gives what was proposed first, by whomever."""
-        os.write(
-            self.fd, (_HEAD.pack(mesh, number, len(proposal)) + proposal).ljust(self._record_bytes, b"\0")
-        )
+        os.write(self.fd, (_HEAD.pack(mesh, number, len(proposal)) + proposal).ljust(self._record_bytes, b"\0"))
         decided = self.decision(mesh, number)
         return proposal if decided is None else decided
 

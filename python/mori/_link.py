@@ -23,9 +23,7 @@ from typing import NamedTuple
 from .errors import ConfigError
 
 _MAGIC = b"MoRI"
-_HEADER = struct.Struct(
-    "<4sBHIIQQI"
-)  # magic, kind, tag bytes, depth, branch, sequence, payload bytes, descriptors
+_HEADER = struct.Struct("<4sBHIIQQI")  # magic, kind, tag bytes, depth, branch, sequence, payload bytes, descriptors
 _FDS_AT_ONCE = 250  # the kernel takes 253 in one call
 _READ_BYTES = 1 << 18
 _ANCILLARY_BYTES = socket.CMSG_SPACE(253 * 4)

@@ -101,9 +101,7 @@ def _call(name: bytes, secret: bytes, rank: int, peer: int, deadline: Deadline) 
     return link
 
 
-def _answer(
-    listener: socket.socket, secret: bytes, rank: int, links: list[Link | None], deadline: Deadline
-) -> None:
+def _answer(listener: socket.socket, secret: bytes, rank: int, links: list[Link | None], deadline: Deadline) -> None:
     """Accepts the ranks above ours. Strangers, silent ones too, hold nobody up."""
     listener.setblocking(False)
     missing = set(range(rank + 1, len(links)))
@@ -150,9 +148,7 @@ def _known(hello: Frame | None, secret: bytes) -> int:
 
 
 def _user_of(sock: socket.socket) -> int:
-    return int(
-        _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
-    )
+    return int(_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
 
 
 def _late(missing: list[int]) -> TimeoutError:

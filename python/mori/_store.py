@@ -35,9 +35,7 @@ class Rendezvous:
     def __enter__(self) -> Rendezvous:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
 
@@ -47,9 +45,7 @@ class StoreRendezvous(Rendezvous):
     One rank that finds a mistake leaves a note, so that the others need not wait for their deadline.
     """
 
-    def __init__(
-        self, store: Any, prefix: str, rank: int, world_size: int, *, deadline: Deadline, where: str
-    ) -> None:
+    def __init__(self, store: Any, prefix: str, rank: int, world_size: int, *, deadline: Deadline, where: str) -> None:
         super().__init__(rank, world_size)
         self._store, self._prefix, self._where = store, prefix, where
         self._keys: list[str] = []
@@ -124,9 +120,7 @@ class StoreRendezvous(Rendezvous):
         return f"{self._prefix}/{name}"
 
     def _fail(self, kind: str, text: str, missing: Sequence[int] = ()) -> None:
-        self._store.set(
-            self._key("failed"), json.dumps({"kind": kind, "text": text, "missing": list(missing)})
-        )
+        self._store.set(self._key("failed"), json.dumps({"kind": kind, "text": text, "missing": list(missing)}))
 
     def _raise_note(self, tag: str) -> None:
         if not self._store.check([self._key("failed")]):

@@ -131,9 +131,7 @@ def _draw_links(t: Topology, frame: _Frame) -> tuple[float, list[str]]:
     if len(summary) == 1 and "every pair" in summary[0] and len(t.gpus) > 2:
         colour = COLOURS[t.links[0].kind.value]
         for x in centre.values():
-            out.append(
-                f'<line x1="{x}" y1="{y}" x2="{x}" y2="{low + 8}" stroke="{colour}" stroke-width="3"/>'
-            )
+            out.append(f'<line x1="{x}" y1="{y}" x2="{x}" y2="{low + 8}" stroke="{colour}" stroke-width="3"/>')
         left, right = min(centre.values()) - _BOX / 2, max(centre.values()) + _BOX / 2
         out.append(_rect(left, low + 8, right - left, 24, colour, colour))
         out.append(_label(left + 10, low + 25, summary[0], bold=True))
@@ -169,9 +167,7 @@ def _draw_table(t: Topology, y: float) -> tuple[float, float, list[str]]:
             colour = COLOURS[path.kind.value]
             out.append(f"<g><title>{escape(f'{name} - {columns[column][0]}: {path}')}</title>")
             out.append(_rect(left + 1, top, width - 2, 20, colour, colour, opacity=0.45))
-            out.append(
-                _label(left + width / 2, top + 15, "" if gpu == other else path.kind.value, middle=True)
-            )
+            out.append(_label(left + width / 2, top + 15, "" if gpu == other else path.kind.value, middle=True))
             out.append("</g>")
     return _GAP * 2 + (len(columns) + 1) * width, 22 + len(t.gpus) * 22, out
 
@@ -181,9 +177,7 @@ def _rect(x: float, y: float, w: float, h: float, fill: str, line: str, opacity:
     return f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="5" fill="{fill}" stroke="{line}"{faint}/>'
 
 
-def _label(
-    x: float, y: float, text: str, *, bold: bool = False, middle: bool = False, width: float = 0
-) -> str:
+def _label(x: float, y: float, text: str, *, bold: bool = False, middle: bool = False, width: float = 0) -> str:
     most = int(width / (_BOLD_LETTER if bold else _LETTER)) if width else len(text)
     shown = text if len(text) <= most else text[: max(1, most - 1)] + "…"
     style = (' font-weight="bold"' if bold else "") + (' text-anchor="middle"' if middle else "")
@@ -193,7 +187,5 @@ def _label(
 
 def _cell(x: float, y: float, name: str, detail: str, fill: str) -> str:
     body = _rect(x, y, _BOX, _ROW - 8, fill, "#6b7580")
-    text = _label(x + 8, y + 17, name, bold=True, width=_BOX - 10) + _label(
-        x + 8, y + 34, detail, width=_BOX - 10
-    )
+    text = _label(x + 8, y + 17, name, bold=True, width=_BOX - 10) + _label(x + 8, y + 34, detail, width=_BOX - 10)
     return f"<g>{body}{text}</g>"

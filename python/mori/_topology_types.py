@@ -204,9 +204,7 @@ def thaw(value: Any) -> Any:
             setattr(native, field.name, thaw(getattr(value, field.name)))
         except TypeError:
             given = getattr(value, field.name)
-            raise ConfigError(
-                f"{type(value).__name__}.{field.name}={given!r}: must be {field.type}"
-            ) from None
+            raise ConfigError(f"{type(value).__name__}.{field.name}={given!r}: must be {field.type}") from None
     return native
 
 

@@ -117,10 +117,7 @@ def link_summary(t: Topology) -> list[str]:
         text = f"{link.kind}{rate}{count}"
         pairs[text] = pairs.get(text, 0) + 1
     every = len(t.gpus) * (len(t.gpus) - 1) // 2
-    return [
-        f"{text}: {'every pair' if n == every else f'{n} of {every} pairs'} of GPUs"
-        for text, n in pairs.items()
-    ]
+    return [f"{text}: {'every pair' if n == every else f'{n} of {every} pairs'} of GPUs" for text, n in pairs.items()]
 
 
 def tree(t: Topology) -> RenderableType:

@@ -68,12 +68,7 @@ class Watcher:
     def _report(self) -> None:
         with self._io:
             lost = [peer for peer, link in self._links.items() if link.state is State.LOST]
-            calls = [
-                (callback, told, peer)
-                for callback, told in self._callbacks
-                for peer in lost
-                if peer not in told
-            ]
+            calls = [(callback, told, peer) for callback, told in self._callbacks for peer in lost if peer not in told]
         for callback, told, peer in calls:
             told.add(peer)
             if self._stopping:

@@ -92,18 +92,12 @@ def _from_group(group: Any, deadline: Deadline) -> Rendezvous:
     if group is None:
         group = dist.group.WORLD
     if group == dist.GroupMember.NON_GROUP_MEMBER:
-        raise ConfigError(
-            f"global rank {dist.get_rank()} is not a member of the group; only members may call"
-        )
+        raise ConfigError(f"global rank {dist.get_rank()} is not a member of the group; only members may call")
     if not isinstance(group, dist.ProcessGroup):
-        raise ConfigError(
-            f"group={group!r} is a {type(group).__name__}, not a torch.distributed.ProcessGroup"
-        )
+        raise ConfigError(f"group={group!r} is a {type(group).__name__}, not a torch.distributed.ProcessGroup")
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     if rank < 0:
-        raise ConfigError(
-            f"global rank {dist.get_rank()} is not a member of the group; only members may call"
-        )
+        raise ConfigError(f"global rank {dist.get_rank()} is not a member of the group; only members may call")
     if size == 1:
         return Rendezvous()
     try:

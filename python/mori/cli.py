@@ -142,9 +142,7 @@ def _run(settings: EpSettings) -> Report | None:
     except ConfigError as error:
         _refuse(error)
     except Mismatch as error:
-        errors.print(
-            f"wrong result: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-        )
+        errors.print(f"wrong result: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True)
     except MoriError as error:
         errors.print(f"the bench failed: {error}", markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:

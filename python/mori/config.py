@@ -104,9 +104,7 @@ class Config:
         "0 or 1",
         "Poison buffers, put canaries round them and stamp generations.",
     )
-    log: str = _variable(
-        "MORI_LOG", "warning", _one_of(*_LEVELS), " | ".join(_LEVELS), "Level of the logger `mori`."
-    )
+    log: str = _variable("MORI_LOG", "warning", _one_of(*_LEVELS), " | ".join(_LEVELS), "Level of the logger `mori`.")
     cpu_threads: int = _variable(
         "MORI_CPU_THREADS",
         0,
@@ -175,9 +173,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
             values[f.name] = f.metadata["parse"](text)
         except (ValueError, KeyError, OverflowError):
             name, form = f.metadata["name"], f.metadata["form"]
-            raise ConfigError(
-                f"{name}={text!r} is not valid; it takes {form} (default {f.default!r})"
-            ) from None
+            raise ConfigError(f"{name}={text!r} is not valid; it takes {form} (default {f.default!r})") from None
     return Config(**values)
 
 
@@ -185,11 +181,7 @@ def unknown(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Names that look like ours and are not read: misspellings, and variables of other packages."""
     known = {variable.name for variable in variables()}
     return tuple(
-        sorted(
-            n
-            for n in (os.environ if environ is None else environ)
-            if n.startswith("MORI_") and n not in known
-        )
+        sorted(n for n in (os.environ if environ is None else environ) if n.startswith("MORI_") and n not in known)
     )
 
 
@@ -212,9 +204,7 @@ def set_environment(values: Mapping[str, str]) -> None:
 
 def markdown() -> str:
     """The table as it stands in docs/cluster.md."""
-    rows = [
-        f"| `{v.name}` | {v.form.replace('|', 'or')} | `{v.default!r}` | {v.sentence} |" for v in variables()
-    ]
+    rows = [f"| `{v.name}` | {v.form.replace('|', 'or')} | `{v.default!r}` | {v.sentence} |" for v in variables()]
     return "\n".join(["| variable | takes | default | meaning |", "|---|---|---|---|", *rows])
 
 

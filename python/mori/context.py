@@ -160,8 +160,9 @@ class Context:
     def empty(self, shape: Sequence[int], dtype: torch.dtype, *, fill: int | None = None) -> torch.Tensor:
         """A symmetric tensor: contiguous, on this rank's device, at the same offset on every rank. Collective.
 
-        Bytes are unspecified unless `fill` (0 to 255) is given. Raises ConfigError naming the ranks that ask for another
-        shape, CapacityError when memory is out. Not capturable in a graph."""
+        Bytes are unspecified unless `fill` (0 to 255) is given. Raises ConfigError naming the ranks that ask for
+        another shape, CapacityError when memory is out. Not capturable in a graph.
+        """
         self.ready()
         return self.heap.empty(shape, dtype, fill=fill)
 
@@ -183,7 +184,8 @@ class Context:
 
     def check(self) -> None:
         """Raises what kernels that have run recorded: TimeoutError, PeerLost, CapacityError or ConfigError. Does not
-        wait for any stream. After a refusal (capacity, arguments) the context goes on; after a failed wait it does not."""
+        wait for any stream. After a refusal (capacity, arguments) the context goes on; after a failed wait it does
+        not."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         word = self.core.error()
@@ -204,10 +206,10 @@ class Context:
         self.check()
 
     def recover(self, *, timeout: float | None = None) -> Context:
-        """A fresh context of all ranks that are left and call this within `timeout` seconds; closes this one. Collective.
+        """A fresh context of all ranks that are left and call this within `timeout` seconds; closes this one.
 
-        Ranks are numbered anew in the old order. Symmetric tensors and dispatchers of this context are not carried over.
-        A rank that was stopped and comes too late gets PeerLost."""
+        Collective. Ranks are numbered anew in the old order. Symmetric tensors and dispatchers of this context are not
+        carried over. A rank that was stopped and comes too late gets PeerLost."""
         if self._closed:
             raise ConfigError("the context is closed")
         timeout = self.timeout if timeout is None else timeout
@@ -299,8 +301,8 @@ def _refused(word: _core.ErrorWord) -> MoriError:
             "there is nothing to combine"
         )
     return ConfigError(
-        f"rank {word.peer} makes this call with other settings (routing of another dispatch, row bytes, experts, top-k, id "
-        "type, weights, scales or dtype); no result was written"
+        f"rank {word.peer} makes this call with other settings (routing of another dispatch, row bytes, experts, "
+        "top-k, id type, weights, scales or dtype); no result was written"
     )
 
 

@@ -137,9 +137,7 @@ class Heap:
             self._grow(core.needed_bytes(nbytes))
             allocation = core.allocate(nbytes, alignment, purpose)
             if allocation is None:
-                raise MoriError(
-                    f"a fresh chunk does not hold {nbytes} bytes aligned to {alignment}: a defect of mori"
-                )
+                raise MoriError(f"a fresh chunk does not hold {nbytes} bytes aligned to {alignment}: a defect of mori")
         value = _core.POISON_BYTE if fill is None and self.debug else fill
         if value is not None:
             core.fill(allocation.offset, value, nbytes)

@@ -165,9 +165,7 @@ class Mesh:
                     for peer in self._hub.links.keys() - decided:
                         self._hub.links[peer].give_up()
             if self.rank not in decided:
-                raise PeerLost(
-                    f"ranks {sorted(decided)} went on without rank {self.rank}, which came too late"
-                )
+                raise PeerLost(f"ranks {sorted(decided)} went on without rank {self.rank}, which came too late")
             return tuple(sorted(decided))
 
     def subset(self, ranks: Sequence[int]) -> Mesh:
@@ -180,8 +178,7 @@ class Mesh:
         outside = [rank for rank in chosen if not 0 <= rank < self.world_size]
         if outside or len(set(chosen)) != len(chosen) or self.rank not in chosen:
             raise ConfigError(
-                f"ranks={chosen} must be different ranks of 0..{self.world_size - 1}, "
-                f"this one ({self.rank}) among them"
+                f"ranks={chosen} must be different ranks of 0..{self.world_size - 1}, this one ({self.rank}) among them"
             )
         with self._my_turn("subset", Deadline(self.timeout)):
             gone = self._hub.lost() | {peer for peer, link in self._hub.links.items() if not link.is_open}
@@ -203,9 +200,7 @@ class Mesh:
     def __enter__(self) -> Mesh:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Leaving by an exception is no orderly end: the peers see a crash."""
         if error is None:
             self.close()
@@ -229,20 +224,14 @@ class Mesh:
             elif not link.is_open:
                 self._check_usable(call.tag)  # another thread may have closed it meanwhile
                 self._check_tags(call)
-                how = (
-                    "closed its mesh"
-                    if link.state is State.LEFT
-                    else f"died{link.reason and ': '}{link.reason}"
-                )
+                how = "closed its mesh" if link.state is State.LEFT else f"died{link.reason and ': '}{link.reason}"
                 raise PeerLost(f"{call.tag!r}: rank {peer} {how}", peer=peer)
             elif link.find(self._is_of_sibling):
                 raise ConfigError(f"rank {peer} gave another list of ranks to subset() than rank {self.rank}")
         if call.waiting:
             for peer in changed:
                 if self._hub.links[peer].find(lambda frame: self._calls_off(frame, call)):
-                    raise TransportError(
-                        f"{call.tag!r}: rank {peer} asks who survives; call survivors() as well"
-                    )
+                    raise TransportError(f"{call.tag!r}: rank {peer} asks who survives; call survivors() as well")
             return False
         self._check_tags(call)
         return not any(link.unsent and link.is_open for link in self._hub.links.values())

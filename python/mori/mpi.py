@@ -18,9 +18,7 @@ _given_up: list[Any] = []
 def rank_and_size(comm: Any) -> tuple[int, int]:
     missing = [name for name in ("Get_rank", "Get_size", "Ibcast") if not hasattr(comm, name)]
     if missing:
-        raise ConfigError(
-            f"comm={comm!r} is a {type(comm).__name__}, not an mpi4py communicator (no {missing[0]})"
-        )
+        raise ConfigError(f"comm={comm!r} is a {type(comm).__name__}, not an mpi4py communicator (no {missing[0]})")
     return comm.Get_rank(), comm.Get_size()
 
 

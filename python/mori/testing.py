@@ -70,13 +70,9 @@ def run_ranks(
     Deadline(timeout)  # refuses a bad one before anything is started
     ranks = crew(fn, world_size, unique_id(), args, mode)
     reports = ranks.collect(Deadline(timeout), frozenset(expendable))
-    failed = {
-        rank: report for rank, report in sorted(reports.items()) if not report[0] and rank not in expendable
-    }
+    failed = {rank: report for rank, report in sorted(reports.items()) if not report[0] and rank not in expendable}
     if not failed:
-        return [
-            reports[rank][1] if rank in reports and reports[rank][0] else None for rank in range(world_size)
-        ]
+        return [reports[rank][1] if rank in reports and reports[rank][0] else None for rank in range(world_size)]
     # Ranks that failed by themselves explain more than those that then missed them.
     cause = next(iter(failed.values()))[1]
     texts = {r: report[2] for r, report in failed.items()}
@@ -85,9 +81,7 @@ def run_ranks(
 
 
 class _Processes:
-    def __init__(
-        self, fn: Callable[..., Any], world_size: int, uid: bytes, args: tuple[Any, ...], mode: str
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], world_size: int, uid: bytes, args: tuple[Any, ...], mode: str) -> None:
         context: Any = multiprocessing.get_context("forkserver" if mode == "process" else mode)
         if mode == "process":
             context.set_forkserver_preload(["torch", "torch.distributed", __name__])
@@ -147,9 +141,7 @@ class _Processes:
 
 
 class _Threads:
-    def __init__(
-        self, fn: Callable[..., Any], world_size: int, uid: bytes, args: tuple[Any, ...], mode: str
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], world_size: int, uid: bytes, args: tuple[Any, ...], mode: str) -> None:
         self._size = world_size
         self._reports: dict[int, _Report] = {}
         self._changed = threading.Condition()
@@ -157,9 +149,7 @@ class _Threads:
             body = (fn, rank, world_size, uid, args)
             threading.Thread(target=self._body, args=body, name=f"rank {rank}", daemon=True).start()
 
-    def _body(
-        self, fn: Callable[..., Any], rank: int, world_size: int, uid: bytes, args: tuple[Any, ...]
-    ) -> None:
+    def _body(self, fn: Callable[..., Any], rank: int, world_size: int, uid: bytes, args: tuple[Any, ...]) -> None:
         report = _report(fn, rank, world_size, uid, args)
         with self._changed:
             self._reports[rank] = report

@@ -97,9 +97,7 @@ class Topology:
         """The path between two devices: a GPU by number, a NIC by name, or any device by PCI address."""
         return freeze(_native.path_between(self._handle, self._address(a), self._address(b)), Path)
 
-    def pick_nics(
-        self, gpu: int | None = None, *, numa_node: int = -1, allow: Sequence[str] = ()
-    ) -> tuple[str, ...]:
+    def pick_nics(self, gpu: int | None = None, *, numa_node: int = -1, allow: Sequence[str] = ()) -> tuple[str, ...]:
         """NICs worth using from a GPU, or from memory of a NUMA node, best first.
 
         `allow` names the NICs to choose from and replaces the rules about which are worth using.
@@ -130,9 +128,7 @@ class Topology:
         """This value, with the choice of NICs and the paths between GPUs; `from_json` reads it back."""
         value = dataclasses.asdict(self)
         value["nic_of_gpu"] = self.assign_nics()
-        value["gpu_paths"] = [
-            [str(self.path(a, b).kind) for b in range(len(self.gpus))] for a in range(len(self.gpus))
-        ]
+        value["gpu_paths"] = [[str(self.path(a, b).kind) for b in range(len(self.gpus))] for a in range(len(self.gpus))]
         return json.dumps(value, indent=1)
 
     @staticmethod
@@ -201,17 +197,13 @@ def read(
             links, notes = _nvml.read_links()
     else:
         links = list(gpu_links() if callable(gpu_links) else gpu_links)
-    topology: Topology = freeze(
-        _native.read_topology(os.fspath(root), [thaw(link) for link in links]), Topology
-    )
+    topology: Topology = freeze(_native.read_topology(os.fspath(root), [thaw(link) for link in links]), Topology)
     if notes and sum(gpu.vendor == "nvidia" for gpu in topology.gpus) > 1:
         return dataclasses.replace(topology, notes=topology.notes + notes)
     return topology
 
 
-def print_topology(
-    *, json: bool = False, svg: FilePath | None = None, root: FilePath = FilePath("/")
-) -> None:
+def print_topology(*, json: bool = False, svg: FilePath | None = None, root: FilePath = FilePath("/")) -> None:
     """`mori topo`: a tree or JSON on the standard output, and a picture in the file `svg`."""
     topology = read(root)
     if svg is not None:

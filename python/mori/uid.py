@@ -29,9 +29,7 @@ __all__ = ["UID_BYTES", "UniqueId", "connect", "host_mark", "unique_id"]
 
 UID_BYTES = 128
 _MAGIC = b"MoRI\x01"
-_LAYOUT = struct.Struct(
-    "<5sB16s8sH"
-)  # magic, length of the host, token, host mark, port; then host, zeros, CRC-32
+_LAYOUT = struct.Struct("<5sB16s8sH")  # magic, length of the host, token, host mark, port; then host, zeros, CRC-32
 _HOST_BYTES = UID_BYTES - _LAYOUT.size - 4
 
 # What a process must keep alive for others: its stores. Keyed by process id too, as a forked child does not
@@ -52,20 +50,14 @@ class UniqueId:
     def pack(self) -> bytes:
         name = self.host.encode()
         if len(name) > _HOST_BYTES:
-            raise ConfigError(
-                f"host={self.host!r} has {len(name)} bytes; a unique id has room for {_HOST_BYTES}"
-            )
-        body = _LAYOUT.pack(_MAGIC, len(name), self.token, self.host_mark, self.port) + name.ljust(
-            _HOST_BYTES, b"\0"
-        )
+            raise ConfigError(f"host={self.host!r} has {len(name)} bytes; a unique id has room for {_HOST_BYTES}")
+        body = _LAYOUT.pack(_MAGIC, len(name), self.token, self.host_mark, self.port) + name.ljust(_HOST_BYTES, b"\0")
         return body + zlib.crc32(body).to_bytes(4, "little")
 
     @classmethod
     def parse(cls, uid: bytes) -> UniqueId:
         if not isinstance(uid, (bytes, bytearray, memoryview)):
-            raise ConfigError(
-                f"uid is a {type(uid).__name__}; it must be the {UID_BYTES} bytes of unique_id()"
-            )
+            raise ConfigError(f"uid is a {type(uid).__name__}; it must be the {UID_BYTES} bytes of unique_id()")
         data = bytes(uid)
         if len(data) != UID_BYTES:
             raise ConfigError(f"uid has {len(data)} bytes; unique_id() makes {UID_BYTES}")
@@ -99,18 +91,14 @@ def connect(uid: UniqueId, deadline: Deadline) -> Any:
     where = f"{uid.host}:{uid.port}"
 
     def late() -> Exception:
-        return TimeoutError(
-            f"the store at {where} did not answer within {deadline.timeout:g} s", what="rendezvous"
-        )
+        return TimeoutError(f"the store at {where} did not answer within {deadline.timeout:g} s", what="rendezvous")
 
     def open_client() -> Any:
         # A plain connection first: torch would retry a refused one until the deadline, and write about it.
         try:
             socket.create_connection((uid.host, uid.port), timeout=min(deadline.remaining(), 3600)).close()
         except OSError as error:
-            raise TransportError(
-                f"cannot reach the store at {where}: {error}{_why_unreachable(uid)}"
-            ) from error
+            raise TransportError(f"cannot reach the store at {where}: {error}{_why_unreachable(uid)}") from error
         return tcp_store(uid.host, uid.port, None, False, store_timeout(deadline), False)
 
     try:
@@ -169,9 +157,7 @@ def _tcp_store_class() -> Any:
     try:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
     except ImportError as error:
-        raise ConfigError(
-            f"a unique id needs torch.distributed, which cannot be imported: {error}"
-        ) from error
+        raise ConfigError(f"a unique id needs torch.distributed, which cannot be imported: {error}") from error
     return TCPStore
 
 

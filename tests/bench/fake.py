@@ -73,9 +73,7 @@ class Received:
 
 
 class Dispatcher:
-    def __init__(
-        self, ctx: Context, settings: EpSettings, fault: Callable[[str, int, Any], None] | None
-    ) -> None:
+    def __init__(self, ctx: Context, settings: EpSettings, fault: Callable[[str, int, Any], None] | None) -> None:
         self.ctx, self.settings, self.fault = ctx, settings, fault
         self.owner = torch.from_numpy(make(settings).owner).long()
 
@@ -100,9 +98,7 @@ class Dispatcher:
             )
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         total = len(columns[0])
-        padded = [
-            torch.cat([c, c.new_zeros((size * self.settings.tokens - total, *c.shape[1:]))]) for c in columns
-        ]
+        padded = [torch.cat([c, c.new_zeros((size * self.settings.tokens - total, *c.shape[1:]))]) for c in columns]
         counts = torch.tensor([len(part[0]) for part in parts])
         recv = Received(padded[0].view(x.dtype), *padded[1:], counts, torch.tensor([total]))
         recv.routing = columns[4]

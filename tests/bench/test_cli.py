@@ -121,14 +121,10 @@ def test_help_gives_units_and_defaults():
         assert words in text
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["env", "--json"], ["bench", "ep", "--ranks", "0"]], ids=" ".join
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["env", "--json"], ["bench", "ep", "--ranks", "0"]], ids=" ".join)
 def test_quick_commands_import_no_torch(arguments):
     code = f"import sys; from mori.cli import app; app({arguments!r}, standalone_mode=False)"
-    script = (
-        f"import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); {code}"
-    )
+    script = f"import sys, atexit; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr)); {code}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
     assert done.stderr.strip().endswith("False"), done.stderr
 

@@ -41,9 +41,7 @@ def run(fault=None, **changes) -> Report:
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_right_results_are_reported(dtype):
     report = run(dtype=dtype)
-    assert [(row.impl, row.op) for row in report.rows] == [
-        ("mori", op) for op in ("dispatch", "combine", "round_trip")
-    ]
+    assert [(row.impl, row.op) for row in report.rows] == [("mori", op) for op in ("dispatch", "combine", "round_trip")]
     for row in report.rows:
         assert row.verified
         assert row.p10_us <= row.median_us <= row.p90_us
@@ -165,9 +163,7 @@ def test_json_follows_the_schema(tmp_path: Path):
     plain = msgspec.json.decode(file.read_bytes())
     assert plain["bench"] == "ep"
     assert {"commit", "date", "machine", "device", "ranks"} <= set(plain["meta"])
-    needed = (
-        "impl op dtype ranks tokens hidden median_us p10_us p90_us algo_bytes wire_bytes algo_gbps wire_gbps"
-    )
+    needed = "impl op dtype ranks tokens hidden median_us p10_us p90_us algo_bytes wire_bytes algo_gbps wire_gbps"
     for row in plain["rows"]:
         assert set(needed.split()) | {"limit_gbps", "ratio", "verified"} == set(row)
     assert sum(map(sum, plain["sent_bytes"])) == pytest.approx(3 * plain["rows"][0]["algo_bytes"], abs=3)

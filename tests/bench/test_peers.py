@@ -35,18 +35,14 @@ class MeshContext:
         from mori.bootstrap import rendezvous
         from mori.mesh import Mesh
 
-        self.mesh = Mesh.connect(
-            rendezvous(uid=uid, rank=rank, world_size=world_size, timeout=20), timeout=20
-        )
+        self.mesh = Mesh.connect(rendezvous(uid=uid, rank=rank, world_size=world_size, timeout=20), timeout=20)
         self.rank, self.world_size, self.barrier = rank, world_size, self.mesh.barrier
 
 
 def gloo_rank(rank, world_size, uid, settings, store):
     ctx = MeshContext(rank, world_size, uid)
     extra = Extra(store=store)
-    return peers.torch_peer(
-        "gloo", ctx, settings, make(settings), extra, torch.device("cpu"), HostClock(ctx.barrier)
-    )
+    return peers.torch_peer("gloo", ctx, settings, make(settings), extra, torch.device("cpu"), HostClock(ctx.barrier))
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp8"])
@@ -95,9 +91,7 @@ def test_failing_mpirun_is_a_note(monkeypatch, tmp_path: Path):
     assert note == "mpi failed with exit code 3: no slots for you"
 
 
-@pytest.mark.parametrize(
-    ("backend", "extra", "words"), [("gloo", Extra(threads=True), "needs a process per rank")]
-)
+@pytest.mark.parametrize(("backend", "extra", "words"), [("gloo", Extra(threads=True), "needs a process per rank")])
 def test_peers_that_cannot_run_say_why(backend, extra, words):
     settings = EpSettings(ranks=2, **SMALL)
     spans, note = peers.torch_peer(backend, None, settings, make(settings), extra, torch.device("cpu"), None)

@@ -125,9 +125,7 @@ def test_bad_recordings_are_refused(case, tmp_path):
         load_recording(file)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04 not really", b"\x93NUMPY"], ids=["empty", "zip", "npy"]
-)
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not really", b"\x93NUMPY"], ids=["empty", "zip", "npy"])
 def test_unreadable_recordings_are_refused(content, tmp_path):
     file = tmp_path / "bad.npz"
     file.write_bytes(content)

@@ -23,9 +23,7 @@ EXAMPLES = [
 FIELDS = ("what", "peer", "expected", "seen", "missing")
 
 
-@pytest.mark.parametrize(
-    "again", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy], ids=["pickle", "copy"]
-)
+@pytest.mark.parametrize("again", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy], ids=["pickle", "copy"])
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda e: f"{type(e).__name__}-{e}"[:40])
 def test_fields_survive(error: errors.MoriError, again: object) -> None:
     other = again(error)  # type: ignore[operator]
@@ -53,10 +51,7 @@ def test_family(kind: type, also: type) -> None:
 
 def test_words_are_made_of_the_fields() -> None:
     assert str(EXAMPLES[4]) == "barrier reached its deadline waiting for rank 3 (expected 7, seen 6)"
-    assert (
-        str(errors.TimeoutError(what="x", missing=(1, 4)))
-        == "x reached its deadline; ranks 1, 4 did not come"
-    )
+    assert str(errors.TimeoutError(what="x", missing=(1, 4))) == "x reached its deadline; ranks 1, 4 did not come"
     assert str(errors.PeerLost(peer=5)) == "rank 5 is gone"
 
 

@@ -30,9 +30,7 @@ def init_torch(rank, world_size, path):
     import torch.distributed as dist
 
     limit = datetime.timedelta(seconds=30)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{path}", rank=rank, world_size=world_size, timeout=limit
-    )
+    dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=world_size, timeout=limit)
     return dist
 
 

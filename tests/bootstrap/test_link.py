@@ -107,9 +107,7 @@ def test_unread_descriptors_are_closed_with_the_link():
 @pytest.mark.parametrize("farewell", [True, False], ids=["farewell", "none"])
 def test_only_a_farewell_makes_an_orderly_end(farewell):
     left, right = link_pair()
-    right.post(
-        encode(Frame(Kind.DATA, 0, 0, 0))
-    )  # what the other side never reads must not hide its farewell
+    right.post(encode(Frame(Kind.DATA, 0, 0, 0)))  # what the other side never reads must not hide its farewell
     right.flush()
     left.post(encode(Frame(Kind.DATA, 0, 0, 5)))
     if farewell:

@@ -73,9 +73,7 @@ def stopped_work(rank, world_size, uid):
     if rank == 2:
         stop()
     start = time.monotonic()
-    error = refusal(
-        lambda: mesh.exchange("step", b"x" * 4_000_000, timeout=0.5)
-    )  # more than the socket takes
+    error = refusal(lambda: mesh.exchange("step", b"x" * 4_000_000, timeout=0.5))  # more than the socket takes
     return type(error), error.missing, time.monotonic() - start, mesh.lost()
 
 

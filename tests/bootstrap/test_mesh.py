@@ -35,9 +35,7 @@ def exchange_work(rank, world_size, uid, size, fds):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("world_size", WORLDS)
 def test_exchange(world_size, mode):
-    assert run_ranks(exchange_work, world_size, 5, 1, mode=mode) == [
-        (r, world_size) for r in range(world_size)
-    ]
+    assert run_ranks(exchange_work, world_size, 5, 1, mode=mode) == [(r, world_size) for r in range(world_size)]
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,7 @@ def test_bad_arguments_are_named(given, words):
         rendezvous(**{"timeout": 1, **given})
 
 
-@pytest.mark.parametrize(
-    ("port", "host"), [(70000, None), (-1, None), (0, "no.such.host.invalid"), (0, "x" * 200)]
-)
+@pytest.mark.parametrize(("port", "host"), [(70000, None), (-1, None), (0, "no.such.host.invalid"), (0, "x" * 200)])
 def test_bad_addresses_are_named(port, host):
     with pytest.raises(ConfigError, match=r"port|host"):
         unique_id(host, port)

@@ -43,9 +43,7 @@ def test_cpu_objects_agree(warp: int, reference: dict[str, int]) -> None:
 
 
 def test_kernels_of_all_units_are_there(reference: dict[str, int]) -> None:
-    declared = {
-        name for unit in UNITS for name in re.findall(r"^MORI_KERNEL\((\w+),", unit.read_text(), re.M)
-    }
+    declared = {name for unit in UNITS for name in re.findall(r"^MORI_KERNEL\((\w+),", unit.read_text(), re.M)}
     assert declared
     assert set(reference) == declared
 
@@ -86,9 +84,7 @@ def test_amd_arguments(unit: str, arch: str, kernel_dir: Path, reference: dict[s
     readelf = shutil.which("llvm-readelf-22")
     if not readelf:
         pytest.skip("no llvm-readelf-22 (apt-get install llvm-22)")
-    notes = subprocess.run(
-        [readelf, "--notes", path], check=True, capture_output=True, text=True, timeout=30
-    ).stdout
+    notes = subprocess.run([readelf, "--notes", path], check=True, capture_output=True, text=True, timeout=30).stdout
     assert f"amdgcn-amd-amdhsa--{arch}" in notes
     kernels = re.split(r"\n  - \.agpr_count", notes.split("amdhsa.kernels:")[1])[1:]
     assert kernels

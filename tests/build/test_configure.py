@@ -111,7 +111,5 @@ def test_only_what_depends_on_a_change_is_rebuilt(tree: Path) -> None:
     (tree / "src/core/device/prelude.hpp").touch()
     assert "cpu_w1.dir/src/ops/second" in build(tree, *targets)
 
-    (tree / "src/ops/third.kernel.cpp").write_text(
-        KERNEL.format(name="third")
-    )  # found without configuring again
+    (tree / "src/ops/third.kernel.cpp").write_text(KERNEL.format(name="third"))  # found without configuring again
     assert "third" in build(tree, *targets)

@@ -43,9 +43,7 @@ def test_links(page: Path) -> None:
 
 def test_broken_links_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "# Here it is\n[a](none.md) [b](page.md#here-it-is) [c](#nowhere) `[d](code.md)` [e](https://x)\n"
-    )
+    page.write_text("# Here it is\n[a](none.md) [b](page.md#here-it-is) [c](#nowhere) `[d](code.md)` [e](https://x)\n")
     assert broken_links(page) == ["none.md", "#nowhere"]
 
 

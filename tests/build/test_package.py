@@ -46,9 +46,7 @@ def test_broken_core_is_reported_where_it_is_used() -> None:
     assert run_python(code, Path("/")) == "imported"
 
 
-@pytest.mark.parametrize(
-    "name", ["CapacityError", "ConfigError", "PeerLost", "TimeoutError", "TransportError"]
-)
+@pytest.mark.parametrize("name", ["CapacityError", "ConfigError", "PeerLost", "TimeoutError", "TransportError"])
 def test_errors_are_reachable_from_the_top(name: str) -> None:
     assert issubclass(getattr(mori, name), mori.MoriError)
 

@@ -28,9 +28,7 @@ class Target(NamedTuple):
         return f"w{self.lanes}-{self.threads}threads" if self.kind == "cpu" else self.kind
 
 
-CPU_TARGETS = [
-    Target("cpu", lanes, threads) for lanes, threads in [(1, 1), (1, 3), (32, 1), (32, 2), (64, 1), (64, 2)]
-]
+CPU_TARGETS = [Target("cpu", lanes, threads) for lanes, threads in [(1, 1), (1, 3), (32, 1), (32, 2), (64, 1), (64, 2)]]
 GPU_TARGETS = [pytest.param(Target(kind), marks=pytest.mark.gpu, id=kind) for kind in ("cuda", "hip")]
 
 
@@ -78,9 +76,7 @@ class Lab:
         """What the host writes when a peer is lost."""
         self.device.copy(self._error + 48, np.array([value], np.uint64).ctypes.data, 8)
 
-    def arguments(
-        self, out: int = 0, source: int = 0, count: int = 0, value: int = 0, timeout_s: float = 20
-    ) -> bytes:
+    def arguments(self, out: int = 0, source: int = 0, count: int = 0, value: int = 0, timeout_s: float = 20) -> bytes:
         """mori::SelfTestArgs."""
         ticks = int(timeout_s * self.device.properties.clock_hz)
         return struct.pack("<QQQIIQQQQ", 0, self._error, ticks, 0, 1, out, source, count, value)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mori.errors import ConfigError
 
 import mori
 from mori import _core
-from mori.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(60)
 KERNELS = Path(_core.__file__).parent / "kernels"
@@ -24,9 +24,7 @@ def compile_object(folder: Path, source: str, *extra: str) -> Path:
     """cpu_w1.so of one source text and whatever files are named."""
     (folder / "object.cpp").write_text(source)
     command = ["g++", "-std=c++20", "-shared", "-fPIC", "-fvisibility=hidden", "-I", str(ROOT), *extra]
-    subprocess.run(
-        [*command, str(folder / "object.cpp"), "-o", str(folder / "cpu_w1.so")], check=True, timeout=60
-    )
+    subprocess.run([*command, str(folder / "object.cpp"), "-o", str(folder / "cpu_w1.so")], check=True, timeout=60)
     return folder
 
 
@@ -66,9 +64,7 @@ def test_not_a_library(tmp_path: Path) -> None:
 
 
 def test_a_library_of_something_else(tmp_path: Path) -> None:
-    folder = compile_object(
-        tmp_path, 'extern "C" __attribute__((visibility("default"))) int other() { return 0; }'
-    )
+    folder = compile_object(tmp_path, 'extern "C" __attribute__((visibility("default"))) int other() { return 0; }')
     with pytest.raises(ConfigError, match="lacks mori_cpu_object"):
         _core.open_device("cpu", 0, str(folder))
 

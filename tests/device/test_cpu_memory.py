@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mori.errors import ConfigError, MoriError, TransportError
 
 from mori import _core
-from mori.errors import ConfigError, MoriError, TransportError
 
 pytestmark = pytest.mark.timeout(60)
 MIB = 1 << 20
@@ -149,9 +149,7 @@ print("here", flush=True)
 ctypes.memset(w, 1, 1)
 print("survived", flush=True)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     assert (done.stdout, done.returncode) == ("here\n", -11), done.stderr
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mori.errors import MoriError
 
 from mori import _core
-from mori.errors import MoriError
 
 pytestmark = pytest.mark.timeout(90)
 ROOT = Path(__file__).resolve().parents[2]

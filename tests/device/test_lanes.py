@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mori.errors import ConfigError, MoriError
 
 from mori import _core
-from mori.errors import ConfigError, MoriError
 
 pytestmark = pytest.mark.timeout(60)
 BLOCKS, WARPS = 3, 2

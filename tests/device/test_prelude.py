@@ -42,9 +42,7 @@ def test_any_sees_the_last_lane(lab: Any) -> None:
     lab.run("lanes", out=out, value=lab.warp_size - 1)
     got = lab.read(out, np.uint64, lab.warp_size * 8).reshape(-1, 8)
     assert (got[:, 6] == 1).all()
-    assert got[:, 4].tolist() == [
-        (i + 1) % lab.warp_size * 7 + lab.warp_size - 1 for i in range(lab.warp_size)
-    ]
+    assert got[:, 4].tolist() == [(i + 1) % lab.warp_size * 7 + lab.warp_size - 1 for i in range(lab.warp_size)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
@@ -77,9 +75,7 @@ def test_every_lane_gets_its_own_ticket(lab: Any, shape: tuple[int, int]) -> Non
 @pytest.mark.parametrize("row_bytes", [0, 16, 48, 1008, 1024, 14336, 65552])
 def test_warp_copy_is_bitwise(lab: Any, row_bytes: int) -> None:
     blocks, warps, guard = 3, 2, 64
-    data = np.random.default_rng(row_bytes).integers(
-        0, 256, blocks * warps * row_bytes + guard, dtype=np.uint8
-    )
+    data = np.random.default_rng(row_bytes).integers(0, 256, blocks * warps * row_bytes + guard, dtype=np.uint8)
     source, out = lab.array(data), lab.array(np.zeros_like(data))
     lab.run("copy", blocks, warps, out=out, source=source, count=row_bytes)
     got = lab.read(out, np.uint8, data.size)

@@ -7,6 +7,7 @@ The wait kernel is the instrument: it ends when the test writes its signal.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from mori.errors import ConfigError, MoriError
-import itertools
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import pytest
 import torch
-
-import mori
 from mori.ep import Dispatcher, reference
 from mori.ep.reference import Tokens, first_difference
 from mori.testing import run_ranks
+
+import mori
 
 __all__ = ["Case", "check", "make", "open_context", "returned_rows", "run_case", "settle", "table", "tokens_of"]
 
@@ -195,9 +195,7 @@ def run_case(
             ctx.synchronize()
             if out is not None and y.data_ptr() != out.data_ptr():
                 wrong.append(f"round {round_}: the result is not out")
-            wanted = reference.combine(
-                sent, rank, placed, returned, apply_weights=case.apply_weights, bias=bias
-            )
+            wanted = reference.combine(sent, rank, placed, returned, apply_weights=case.apply_weights, bias=bias)
             text = first_difference("y", y, wanted, any_nan=True)
             wrong += [f"round {round_}: {text}"] if text else []
     return "; ".join(wrong)

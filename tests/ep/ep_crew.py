@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Ranks as threads that stay: a test asks all of them for one thing after the other.
 
-    def test_...(crew3):
-        moes = crew3.each(lambda ctx: Dispatcher(ctx, 16, 8, topk=2, max_tokens=4))
-        errors = crew3.each(lambda ctx: refusal(lambda: moes[ctx.rank].dispatch(...)))
+def test_...(crew3):
+    moes = crew3.each(lambda ctx: Dispatcher(ctx, 16, 8, topk=2, max_tokens=4))
+    errors = crew3.each(lambda ctx: refusal(lambda: moes[ctx.rank].dispatch(...)))
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from ep_cases import open_context
-
 from mori.errors import MoriError
 from mori.uid import unique_id
 
@@ -32,8 +31,7 @@ class Crew:
         self._threads = [ThreadPoolExecutor(1, f"rank{rank}") for rank in range(world_size)]
         uid = unique_id()
         opening = [
-            thread.submit(open_context, rank, world_size, uid, **options)
-            for rank, thread in enumerate(self._threads)
+            thread.submit(open_context, rank, world_size, uid, **options) for rank, thread in enumerate(self._threads)
         ]
         self.contexts: Sequence[Any] = _results(opening)
 
@@ -54,7 +52,7 @@ class Crew:
 
 
 def _results(futures: Sequence[Future[Result]]) -> list[Result]:
-    done, late = wait(futures, _DEADLINE_S)
+    _, late = wait(futures, _DEADLINE_S)
     ranks = [rank for rank, future in enumerate(futures) if future in late]
     if ranks:
         raise TimeoutError(f"ranks {ranks} did not end within {_DEADLINE_S:g} s")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from ep_cases import Case, compare_received, expert_map, make, tokens_of
 from ep_crew import Crew, refusal
-
 from mori.ep import Dispatcher, reference
 from mori.errors import CapacityError, ConfigError, MoriError
 
@@ -77,7 +76,9 @@ def test_capacity(crew3: Crew, spare: int) -> None:
         clean = untouched.check()
         few = SENT[moe.ctx.rank]
         recv = moe.dispatch(few.x[:1], few.topk_ids[:1], few.topk_weights[:1])
-        wanted = reference.dispatch([reference.Tokens(t.x[:1], t.topk_ids[:1], t.topk_weights[:1]) for t in SENT], moe.ctx.rank, MAP)
+        wanted = reference.dispatch(
+            [reference.Tokens(t.x[:1], t.topk_ids[:1], t.topk_weights[:1]) for t in SENT], moe.ctx.rank, MAP
+        )
         return errors, clean, compare_received(recv, wanted)
 
     outcome = each_with(crew3, work, capacity=most + spare)

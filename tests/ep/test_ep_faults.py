@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""A rank that is killed or stopped, before a call or in the middle of one: the others raise within the deadline and name
-it, go on raising until recover(), and then work without it; a stopped rank that wakes up later is told, and harms nobody."""
+"""A rank that is killed or stopped, before a call or in the middle of one: the others raise within the deadline and
+name
+it, go on raising until recover(), and then work without it; a stopped rank that wakes up later is told, and harms
+nobody."""
 
 from __future__ import annotations
 
@@ -16,7 +18,6 @@ import pytest
 import torch
 from ep_cases import Case, open_context, run_case
 from ep_crew import refusal
-
 from mori.ep import Dispatcher
 from mori.errors import PeerLost, TimeoutError
 from mori.testing import run_ranks
@@ -82,7 +83,9 @@ def work(rank: int, world_size: int, uid: bytes, fault: str, place: str, folder:
             told_file.with_suffix(".part").write_text(f"{type(error).__name__} {error}")
             told_file.with_suffix(".part").rename(told_file)
             return None
-        second = refusal(lambda: moe.dispatch(torch.zeros(0, BIG_HIDDEN, dtype=torch.bfloat16), torch.zeros(0, 4).int()))
+        second = refusal(
+            lambda: moe.dispatch(torch.zeros(0, BIG_HIDDEN, dtype=torch.bfloat16), torch.zeros(0, 4).int())
+        )
         with ctx.recover() as fresh:
             case = Case("survivors", rounds=3)
             after = run_case(fresh, case)

@@ -21,12 +21,12 @@ import pytest
 import torch
 from ep_cases import Case, expert_map, make, open_context, run_case, settle, table, tokens_of
 from ep_crew import refusal
-
-from mori import _core
 from mori.ep import reference
 from mori.ep.reference import Tokens, first_difference
 from mori.errors import CapacityError, ConfigError, PeerLost, TimeoutError
 from mori.testing import run_ranks
+
+from mori import _core
 
 KIND = "hip" if torch.version.hip else "cuda"
 pytestmark = [

@@ -12,7 +12,6 @@ import pytest
 import torch
 from ep_cases import Case, compare_received, expert_map, make, tokens_of
 from ep_crew import Crew, refusal
-
 from mori.ep import Dispatcher, reference
 from mori.ep.reference import as_bits
 from mori.errors import CapacityError, ConfigError

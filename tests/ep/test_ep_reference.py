@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from mori.ep import reference
 from mori.ep.reference import Tokens, first_difference
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from ep_cases import open_context
 from ep_crew import refusal
-
 from mori.ep import Dispatcher
 from mori.errors import CapacityError, ConfigError
 from mori.testing import run_ranks

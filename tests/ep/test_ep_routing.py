@@ -12,7 +12,6 @@ import pytest
 import torch
 from ep_cases import Case, compare_received, expert_map, make, open_context, returned_rows, tokens_of
 from ep_crew import Crew, refusal
-
 from mori.ep import Dispatcher, RoutingHandle, reference
 from mori.ep.reference import Tokens, first_difference
 from mori.errors import ConfigError
@@ -39,7 +38,9 @@ def send(moes: list[Dispatcher], sent: list[Tokens], rank: int, **options: Any) 
     return moes[rank].dispatch(sent[rank].x, sent[rank].topk_ids, sent[rank].topk_weights, **options)
 
 
-def check_combine(moe: Dispatcher, handle: RoutingHandle, rank: int, sent: list[Tokens], salt: int, **options: Any) -> str:
+def check_combine(
+    moe: Dispatcher, handle: RoutingHandle, rank: int, sent: list[Tokens], salt: int, **options: Any
+) -> str:
     """Combines rows that differ by `salt`, and says what is wrong."""
     matrix = reference.counts(sent, MAP)
     returned = [returned_rows(CASE, r, int(matrix[:, r].sum()), salt) for r in range(WORLD)]
@@ -213,8 +214,10 @@ def refuse_table(rank: int, world_size: int, uid: bytes) -> dict[str, str]:
 REFUSED = {
     "foreign": "another dispatcher", "foreign-dispatch": "another dispatcher", "closed": "closed",
     "closed-dispatch": "closed", "raw-ids": "routing=Tensor", "none": "routing=NoneType", "received": "recv.routing",
-    "token-count": "tokens, routing is of", "ids-and-routing": "do not pass both", "weights-and-routing": "do not pass both",
-    "no-ids": "topk_ids is missing", "too-few-rows": "rows has", "one-tensor": "gives 2 or 3", "short-data": "tensors[0]",
+    "token-count": "tokens, routing is of", "ids-and-routing": "do not pass both",
+    "weights-and-routing": "do not pass both",
+    "no-ids": "topk_ids is missing", "too-few-rows": "rows has", "one-tensor": "gives 2 or 3",
+    "short-data": "tensors[0]",
     "other-data": "tensors[0]", "other-ids": "tensors[1]", "other-topk": "tensors[1]", "no-tensor": "tensors[0]",
     "recovered": "context is closed", "of-the-old-context": "another dispatcher",
     "dispatcher-dropped": "another dispatcher",

@@ -13,7 +13,6 @@ import torch
 from ep_crew import Crew
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from mori.ep import Dispatcher, Received, reference
 from mori.ep.reference import Tokens, first_difference
 
@@ -103,9 +102,7 @@ def work(ctx: Any, routing: Routing, sent: list[Tokens], blocks: int, warps: int
     return [f"rank {ctx.rank}, {blocks} blocks of {warps}: {text}" for text in wrong if text]
 
 
-@settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None)
 @given(routing=routings())
 def test_slots_follow_the_definition(crews: Callable[[int], Crew], routing: Routing) -> None:
     crew = crews(len(routing.ids))

@@ -8,12 +8,10 @@ from __future__ import annotations
 import ctypes
 import random
 import time
-from typing import Any
 
 import pytest
 import torch
 from ep_cases import Case, make, open_context, run_case, tokens_of
-
 from mori._dlpack import as_tensor
 from mori.ep import Dispatcher
 from mori.testing import run_ranks

@@ -238,9 +238,7 @@ def register_torch(rank: int, world_size: int, uid: bytes) -> bool:
         torch.cuda.synchronize()
         heap.barrier("published")
         for peer in range(world_size):
-            assert torch.equal(
-                reg.peer_tensor(peer).cpu(), torch.arange(5000, dtype=torch.int32) + 10000 * peer
-            )
+            assert torch.equal(reg.peer_tensor(peer).cpu(), torch.arange(5000, dtype=torch.int32) + 10000 * peer)
         torch.cuda.synchronize()
         heap.barrier("read")
         reg.peer_tensor((rank + 1) % world_size)[17] = -1 - rank

@@ -29,9 +29,7 @@ class Model:
         self.seams.append(len(self.used))
 
     def fits(self, offset: int, nbytes: int) -> bool:
-        within = any(
-            a <= offset and offset + nbytes <= b for a, b in zip(self.seams, self.seams[1:], strict=False)
-        )
+        within = any(a <= offset and offset + nbytes <= b for a, b in zip(self.seams, self.seams[1:], strict=False))
         return within and not any(self.used[offset : offset + nbytes])
 
     def mark(self, offset: int, nbytes: int, value: bool) -> None:

@@ -111,9 +111,7 @@ def run(
         [],
         ["setarch", "-R"],
     ):  # some kernels spread addresses more widely than the sanitizer expects
-        done = subprocess.run(
-            [*prefix, *command], capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=timeout, check=False)
         if "unexpected memory mapping" not in done.stderr:
             break
     output = done.stdout + done.stderr

@@ -109,9 +109,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_mistakes_in_dispatch_are_found(
-    threads_build: Sanitized, ep: Path, tmp_path: Path, mutant: str
-) -> None:
+def test_mistakes_in_dispatch_are_found(threads_build: Sanitized, ep: Path, tmp_path: Path, mutant: str) -> None:
     tree = mutated(tmp_path, *MUTANTS[mutant])
     sources = [tree / source.relative_to(ROOT) for source in EP_KERNELS]
     kernels = threads_build.kernels(32, sources, ["-I", str(tree)])

@@ -21,9 +21,7 @@ def program(threads_build: Sanitized) -> Path:
 
 @pytest.mark.parametrize("shape", [(2, 1, 2, 2), (3, 2, 2, 1)], ids=["2ranks-2x2", "3ranks-2x1"])
 @pytest.mark.parametrize("lanes", [1, 32, 64], ids=lambda lanes: f"w{lanes}")
-def test_shmem_is_clean(
-    threads_build: Sanitized, program: Path, lanes: int, shape: tuple[int, int, int, int]
-) -> None:
+def test_shmem_is_clean(threads_build: Sanitized, program: Path, lanes: int, shape: tuple[int, int, int, int]) -> None:
     kernels = threads_build.kernels(lanes, [ROOT / KERNELS])
     ranks, threads, blocks, warps = shape
     outcome = run(program, kernels, lanes=lanes, ranks=ranks, threads=threads, blocks=blocks, warps=warps)
@@ -82,9 +80,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_missing_orders_are_found(
-    threads_build: Sanitized, program: Path, tmp_path: Path, mutant: str
-) -> None:
+def test_missing_orders_are_found(threads_build: Sanitized, program: Path, tmp_path: Path, mutant: str) -> None:
     tree = mutated(tmp_path, *MUTANTS[mutant])
     kernels = threads_build.kernels(32, [tree / KERNELS], ["-I", str(tree)])
     outcome = run(program, kernels, lanes=32)

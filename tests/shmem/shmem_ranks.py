@@ -116,9 +116,7 @@ class Ranks:
         bases = self.heaps[rank].bases_address
         return struct.pack("<QQQII", bases, self.errors[rank].device, ticks, rank, self.size)
 
-    def launch(
-        self, rank: int, unit: str, name: str, arguments: bytes, *, blocks: int = 1, warps: int = 1
-    ) -> None:
+    def launch(self, rank: int, unit: str, name: str, arguments: bytes, *, blocks: int = 1, warps: int = 1) -> None:
         function = self.devices[rank].function(unit, name, len(arguments))
         shape = _core.LaunchShape(blocks, warps, 16)
         self.devices[rank].launch(function, shape, self.streams[rank], arguments)

@@ -10,10 +10,10 @@ import signal
 import time
 
 import pytest
+from mori.testing import run_ranks
 
 import mori
 from mori import _core
-from mori.testing import run_ranks
 
 torch = pytest.importorskip("torch")
 ROUNDS = 200

@@ -34,9 +34,7 @@ class Tree:
         base = f"sys/devices/system/node/node{node}"
         self.files[f"{base}/cpulist"] = cpus
         self.files[f"{base}/distance"] = distances
-        self.files[f"{base}/meminfo"] = (
-            f"Node {node} MemTotal:       {gib << 20} kB\nNode {node} MemFree: 1 kB"
-        )
+        self.files[f"{base}/meminfo"] = f"Node {node} MemTotal:       {gib << 20} kB\nNode {node} MemFree: 1 kB"
         first = cpus.replace("-", ",").split(",")[0]
         if first:
             self.files[f"sys/devices/system/cpu/cpu{first}/topology/physical_package_id"] = str(socket)
@@ -177,9 +175,7 @@ def mi300x_8(tree: Tree, gpus: int = 8) -> None:
         addresses.append(tree.pci(gpu, AMD, 0x74A1, 0x120000, numa=numa, now_gt_s=2.5, driver="amdgpu"))
         port = f"{root}/0000:{bus - 2:02x}:01.0/0000:{bus + 1:02x}:00.0"
         tree.nic(f"rdma{index}", port, numa=numa, layer="Ethernet", netdev=f"eth{index}")
-    tree.nic(
-        "bnxt_re0", "pci0000:f0/0000:f0:03.1/0000:f1:00.0", vendor=0x14E4, numa=1, gbit=25, layer="Ethernet"
-    )
+    tree.nic("bnxt_re0", "pci0000:f0/0000:f0:03.1/0000:f1:00.0", vendor=0x14E4, numa=1, gbit=25, layer="Ethernet")
     tree.pci("pci0000:00/0000:00:05.0/0000:10:00.0", ASPEED, 0x2000, 0x030000, gt_s=0, width=0)
     for cpu in (0, 1):
         tree.kfd_node(cpu)
@@ -225,9 +221,7 @@ def two_sockets_one_nic(tree: Tree) -> None:
 def laptop(tree: Tree) -> None:
     """An integrated GPU, an NVMe drive, and firmware that says nothing about NUMA."""
     tree.numa(0, "0-15", 0, "10", gib=32)
-    tree.pci(
-        "pci0000:00/0000:00:08.1/0000:c3:00.0", AMD, 0x15BF, 0x030000, numa=-1, gt_s=16.0, driver="amdgpu"
-    )
+    tree.pci("pci0000:00/0000:00:08.1/0000:c3:00.0", AMD, 0x15BF, 0x030000, numa=-1, gt_s=16.0, driver="amdgpu")
     tree.nvme("nvme0", "pci0000:00/0000:00:02.4/0000:02:00.0", numa=-1)
 
 
@@ -250,9 +244,7 @@ def virtual_flat(tree: Tree) -> None:
     tree.files["proc/cpuinfo"] = "processor : 0\nflags : fpu vme hypervisor lahf_lm"
     for slot in range(4):
         tree.pci(f"pci0000:00/0000:00:{slot + 4:02x}.0", NVIDIA, 0x2330, 0x030200, numa=-1, gt_s=0, width=0)
-        tree.nic(
-            f"mlx5_{slot}", f"pci0000:00/0000:00:{slot + 8:02x}.0", device=0x101E, numa=-1, gt_s=0, width=0
-        )
+        tree.nic(f"mlx5_{slot}", f"pci0000:00/0000:00:{slot + 8:02x}.0", device=0x101E, numa=-1, gt_s=0, width=0)
 
 
 def container(tree: Tree) -> None:

@@ -13,9 +13,7 @@ import pytest
 from mori.topology import PathKind, Topology, read
 
 pytestmark = pytest.mark.timeout(60)
-GPUS = {(vendor, code) for vendor in ("10de", "1002") for code in ("0300", "0302", "0380")} | {
-    ("1002", "1200")
-}
+GPUS = {(vendor, code) for vendor in ("10de", "1002") for code in ("0300", "0302", "0380")} | {("1002", "1200")}
 
 
 @pytest.fixture(scope="module")

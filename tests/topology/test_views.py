@@ -93,9 +93,7 @@ def test_json_tells_the_choice(machine: Machine) -> None:
     assert value["gpu_paths"] == [["SELF", "SYS"], ["SYS", "SELF"]]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", '{"gpus": 3}', '{"gpus": [{"pci": 7}]}', '{"links": [{"a": "x"}]}']
-)
+@pytest.mark.parametrize("text", ["", "[]", '{"gpus": 3}', '{"gpus": [{"pci": 7}]}', '{"links": [{"a": "x"}]}'])
 def test_other_json_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not the JSON of a topology"):
         Topology.from_json(text)

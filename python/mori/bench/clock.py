@@ -108,8 +108,6 @@ class EventClock:
     def spans(self) -> dict[str, Spans]:
         self._barrier()
         return {
-            name: Spans(
-                [0] * len(marks), [round(a.elapsed_time(b) * 1e6) for a, b in marks], shared_clock=False
-            )
+            name: Spans([0] * len(marks), [round(a.elapsed_time(b) * 1e6) for a, b in marks], shared_clock=False)
             for name, marks in self._marks.items()
         }

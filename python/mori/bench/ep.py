@@ -47,9 +47,7 @@ class Extra:
 
     devices: int = 0  # GPUs of this host
     pulse: str = ""  # path for Pulse
-    store: str = (
-        ""  # file in which torch.distributed's peers meet; empty under torchrun, which has its own place
-    )
+    store: str = ""  # file in which torch.distributed's peers meet; empty under torchrun, which has its own place
     threads: bool = False  # ranks are threads of one process
 
 
@@ -106,9 +104,7 @@ def run_rank(
 
 
 class _Rank:
-    def __init__(
-        self, ctx: Any, moe: Any, settings: EpSettings, extra: Extra, device: Any, pulse: Pulse
-    ) -> None:
+    def __init__(self, ctx: Any, moe: Any, settings: EpSettings, extra: Extra, device: Any, pulse: Pulse) -> None:
         import torch
 
         self.ctx, self.moe, self.settings, self.extra, self.device, self.pulse = (
@@ -331,9 +327,7 @@ class _Rank:
 
         self.ctx.synchronize()
         got = y.contiguous().view(torch.uint8).cpu().numpy()
-        self._agree(
-            lambda: verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant)
-        )
+        self._agree(lambda: verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant))
 
     def _agree(self, check: Callable[[], None]) -> None:
         """Raises on all ranks what the first of them has found, so that none is left waiting for it."""
@@ -342,9 +336,7 @@ class _Rank:
             check()
         except verify.Mismatch as error:
             fault = str(error)
-        faults = [
-            message.payload.decode() for message in self.ctx.mesh.exchange("bench verify", fault.encode())
-        ]
+        faults = [message.payload.decode() for message in self.ctx.mesh.exchange("bench verify", fault.encode())]
         if any(faults):
             raise verify.Mismatch(next(filter(None, faults)))
 

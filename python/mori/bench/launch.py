@@ -33,9 +33,7 @@ from .workload import make
 __all__ = ["assemble", "run_ep"]
 
 
-def run_ep(
-    settings: EpSettings, *, pulse: str = "", opener: Opener = open_mori, mode: str = ""
-) -> Report | None:
+def run_ep(settings: EpSettings, *, pulse: str = "", opener: Opener = open_mori, mode: str = "") -> Report | None:
     """Runs the bench and gives its report; None on ranks other than 0 of a torchrun.
 
     `pulse` is the path that progress.draw() gave. `mode` (process or thread) is chosen by the device if
@@ -64,9 +62,7 @@ def run_ep(
             if isinstance(error.__cause__, Mismatch):
                 raise error.__cause__ from None
             guilty = _guilty(error.tracebacks)
-            text = "\n".join(
-                f"rank {rank} of {settings.ranks} failed:\n{error.tracebacks[rank]}" for rank in guilty
-            )
+            text = "\n".join(f"rank {rank} of {settings.ranks} failed:\n{error.tracebacks[rank]}" for rank in guilty)
             raise RankError(text, error.tracebacks) from error.__cause__
     notes: list[str] = []
     mpi: list[dict[str, Spans]] = []
@@ -76,18 +72,14 @@ def run_ep(
     if crowded:
         shared = f"{gpus} GPU{'s' if gpus > 1 else ''}"
         notes.append(f"{settings.ranks} ranks share {shared}: threads of one process, a stream each")
-    return assemble(
-        settings, results, mpi, mode="threads" if mode == "thread" else "processes", gpus=gpus, notes=notes
-    )
+    return assemble(settings, results, mpi, mode="threads" if mode == "thread" else "processes", gpus=gpus, notes=notes)
 
 
 def _guilty(tracebacks: dict[int, str]) -> list[int]:
     """Ranks that failed by themselves; those that only missed them would bury the cause."""
     consequences = ("PeerLost", "TimeoutError", "BrokenBarrierError", "did not end in time")
     first = [
-        rank
-        for rank, text in tracebacks.items()
-        if not any(c in text.strip().splitlines()[-1] for c in consequences)
+        rank for rank, text in tracebacks.items() if not any(c in text.strip().splitlines()[-1] for c in consequences)
     ]
     return first or list(tracebacks)
 
@@ -138,9 +130,7 @@ def assemble(
     timings = {key: summarise(slowest_us([r.spans[key] for r in results])) for key in results[0].spans}
     if mpi:
         timings |= {("mpi", op): summarise(slowest_us([rank[op] for rank in mpi])) for op in mpi[0]}
-    limits = _limits(
-        {op: timing.median_us for (impl, op), timing in timings.items() if impl == "copy"}, bytes_of
-    )
+    limits = _limits({op: timing.median_us for (impl, op), timing in timings.items() if impl == "copy"}, bytes_of)
     table: list[Row] = []
     for impl in ("mori", *settings.peers):
         for op in OPS:
@@ -185,9 +175,7 @@ def _meta(
     import torch
 
     paths = {"cpu": "memcpy from private memory into the peers' mapped shared memory"}
-    limit = paths.get(
-        settings.device, "copy_ into the peers' memory" if gpus > 1 else "copy_ within one GPU's memory"
-    )
+    limit = paths.get(settings.device, "copy_ into the peers' memory" if gpus > 1 else "copy_ within one GPU's memory")
     return Meta(
         commit=_commit(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

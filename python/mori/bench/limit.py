@@ -52,8 +52,7 @@ def plain_copy(ctx: Any, sent: NDArray[np.int64], *, consecutive: bool, device: 
     source = torch.ones(size, dtype=torch.uint8, device=device)
     peers = {peer: ctx.peer_tensor(landing, peer) for peer, _, _, _ in mine}
     pairs: list[tuple[Any, Any]] = [
-        (peers[peer][before : before + count], source[start : start + count])
-        for peer, start, before, count in mine
+        (peers[peer][before : before + count], source[start : start + count]) for peer, start, before, count in mine
     ]
     if device.type == "cpu":
         pairs = [(target.numpy(), part.numpy()) for target, part in pairs]

@@ -31,9 +31,7 @@ from .workload import Workload
 __all__ = ["check_bytes", "mpi_peer", "split_sizes", "torch_peer"]
 
 
-def split_sizes(
-    settings: EpSettings, workload: Workload, rank: int, *, returning: bool
-) -> tuple[list[int], list[int]]:
+def split_sizes(settings: EpSettings, workload: Workload, rank: int, *, returning: bool) -> tuple[list[int], list[int]]:
     """Bytes that `rank` sends to, and receives from, each rank."""
     rows = workload.rows()
     out = rows[rank] * settings.format.row_bytes(settings.hidden)

@@ -97,13 +97,9 @@ class EpSettings:
         if not self.timeout_s > 0:
             raise ConfigError(f"timeout={self.timeout_s:g} must be more than 0 seconds")
         if self.topk > self.experts:
-            raise ConfigError(
-                f"topk={self.topk} exceeds experts={self.experts}; each token can visit an expert once"
-            )
+            raise ConfigError(f"topk={self.topk} exceeds experts={self.experts}; each token can visit an expert once")
         if self.experts < self.ranks:
-            raise ConfigError(
-                f"experts={self.experts} is less than ranks={self.ranks}; each rank holds at least one"
-            )
+            raise ConfigError(f"experts={self.experts} is less than ranks={self.ranks}; each rank holds at least one")
         if self.payload_bytes % 16:
             raise ConfigError(
                 f"hidden={self.hidden} makes {self.dtype} rows of {self.hidden * self.format.bits / 8:g} "
@@ -115,9 +111,7 @@ class EpSettings:
         if "nccl" in self.peers and self.device != "cuda":
             raise ConfigError("peers=nccl needs device=cuda")
         if self.routing not in ("", *ROUTINGS) and not Path(self.routing).is_file():
-            raise ConfigError(
-                f"routing={self.routing!r} is neither {', '.join(ROUTINGS)} nor an existing .npz file"
-            )
+            raise ConfigError(f"routing={self.routing!r} is neither {', '.join(ROUTINGS)} nor an existing .npz file")
 
     @property
     def format(self) -> Format:

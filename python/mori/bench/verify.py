@@ -100,9 +100,7 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
     where = f"dispatch on rank {rank}"
     if not np.array_equal(got.counts, expected):
         peer = int(np.flatnonzero(np.asarray(got.counts) != expected)[0])
-        raise Mismatch(
-            f"{where}: {got.counts[peer]} rows counted from rank {peer}, expected {expected[peer]}"
-        )
+        raise Mismatch(f"{where}: {got.counts[peer]} rows counted from rank {peer}, expected {expected[peer]}")
     source, token = got.src >> 32, got.src & 0xFFFFFFFF
     wanted = np.flatnonzero(visits.ravel())
     flat = source * settings.tokens + token
@@ -116,18 +114,14 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
         here = (ids >= 0) & (workload.owner[ids] == rank)
         form, sizes = settings.format, (settings.hidden, settings.tokens, peer, settings.seed)
         label = _Label(where, rows, peer, tokens)
-        label.compare(
-            "topk_ids", got.topk_ids[rows].astype(np.int64), np.where(here, ids, -1).astype(np.int64)
-        )
+        label.compare("topk_ids", got.topk_ids[rows].astype(np.int64), np.where(here, ids, -1).astype(np.int64))
         weights = np.where(here, workload.weights[peer, tokens], 0)
         label.compare("topk_weights", np.where(here, got.topk_weights[rows], 0).astype(np.float32), weights)
         label.compare("x", *_as_elements(form, got.x[rows], payload(form, *sizes)[tokens]))
         label.compare("scales", got.scales[rows], scales(form, *sizes)[tokens])
 
 
-def check_combine(
-    settings: EpSettings, workload: Workload, rank: int, got: Bytes, *, constant: float = 0.0
-) -> None:
+def check_combine(settings: EpSettings, workload: Workload, rank: int, got: Bytes, *, constant: float = 0.0) -> None:
     """Raises Mismatch unless `got` [tokens, combine row bytes] is the float32 sum in ascending order of rank.
 
     With `constant` the rows of each rank are all that times its factor, whatever it received.
@@ -138,9 +132,7 @@ def check_combine(
     total = np.zeros((settings.tokens, settings.hidden), dtype=np.float32)
     for peer in range(settings.ranks):
         tokens = np.flatnonzero(visits[:, peer])
-        total[tokens] += (
-            constant * factor(peer) if constant else _decode(form, expert(settings, own[tokens], peer))
-        )
+        total[tokens] += constant * factor(peer) if constant else _decode(form, expert(settings, own[tokens], peer))
     tokens = np.arange(settings.tokens)
     label = _Label(f"combine on rank {rank}", tokens, rank, tokens)
     label.compare("y", *_as_elements(form, got, _encode(form, total)))
@@ -210,6 +202,4 @@ def _set_difference(got: NDArray[np.int64], want: NDArray[np.int64], tokens: int
         if len(flat):
             return f"token {flat[0] % tokens} of rank {flat[0] // tokens} {problem} ({len(flat)} such)"
     twice = unique[times > 1]
-    return (
-        f"token {twice[0] % tokens} of rank {twice[0] // tokens} arrived more than once ({len(twice)} such)"
-    )
+    return f"token {twice[0] % tokens} of rank {twice[0] // tokens} arrived more than once ({len(twice)} such)"

@@ -141,9 +141,7 @@ def load_recording(file: Path) -> Recording:
             f"they are {ids.dtype} {ids.shape} and {weights.shape}"
         )
     if ids.min() < -1 or ids.max() >= experts:
-        raise ConfigError(
-            f"routing={file}: ids reach from {ids.min()} to {ids.max()}, outside -1 to {experts - 1}"
-        )
+        raise ConfigError(f"routing={file}: ids reach from {ids.min()} to {ids.max()}, outside -1 to {experts - 1}")
     ordered = np.sort(ids, axis=2)
     if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any():
         raise ConfigError(f"routing={file}: a token lists the same expert twice")

@@ -23,18 +23,22 @@ __all__ = ["Dispatcher", "combine", "dispatch"]
 class Dispatcher:
     """Sends tokens to the ranks of their experts and sums what comes back, for one MoE layer shape.
 
-    hidden: elements of a token; its row must be a multiple of 16 bytes. num_experts, topk (1 to 32): of the router; a token
-    visits an expert once. max_tokens: most tokens a rank dispatches in one call; equal on all ranks.
-    dtype: of dispatched rows: bfloat16, float16, float32, float8_e4m3fn, float8_e4m3fnuz, or float4_e2m1fn_x2 / uint8 for packed
-    fp4 (hidden then counts fp4 values, a row has hidden / 2 bytes). combine_dtype: of returned rows, bfloat16, float16 or float32
-    (default: dtype where it is one of those, else bfloat16); rows of smaller elements may be combined too.
+    hidden: elements of a token; its row must be a multiple of 16 bytes.
+    num_experts, topk (1 to 32): of the router; a token visits an expert once.
+    max_tokens: most tokens a rank dispatches in one call; equal on all ranks.
+    dtype: of dispatched rows: bfloat16 (default), float16, float32, float8_e4m3fn, float8_e4m3fnuz, or
+        float4_e2m1fn_x2 or uint8 for packed fp4 (hidden then counts fp4 values, a row has hidden / 2 bytes).
+    combine_dtype: the largest type of returned rows, bfloat16, float16 or float32 (default: dtype where it is one
+        of those, else bfloat16).
     scales: (columns, dtype) of the scales that travel beside each row, or None.
     capacity: most rows a rank receives in one call (default: world_size x max_tokens, which cannot overflow).
-    live_results: how many results of dispatch may be alive at once. expert_map: for each expert the rank that holds it (default:
-    contiguous blocks, the first num_experts % world_size ranks one larger). blocks, warps: launch shape, 0 = chosen.
+    live_results: how many results of dispatch may be alive at once.
+    expert_map: for each expert the rank that holds it (default: contiguous blocks, the first
+        num_experts % world_size ranks one larger).
+    blocks, warps: launch shape, 0 = chosen.
 
-    Collective; arguments are compared between ranks. Raises ConfigError naming the argument, CapacityError for want of memory.
-    One stream at a time may use a dispatcher.
+    Collective; arguments are compared between ranks. One stream at a time may use a dispatcher.
+    Raises ConfigError naming the argument, CapacityError for want of memory. Not capturable in a graph.
     """
 
     def __init__(
@@ -65,9 +69,7 @@ class Dispatcher:
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
                 raise ConfigError(f"{name}={value!r} must be an integer of 1 to 2^31 - 1")
         if topk > num_experts:
-            raise ConfigError(
-                f"topk={topk} exceeds num_experts={num_experts}; a token can visit an expert once"
-            )
+            raise ConfigError(f"topk={topk} exceeds num_experts={num_experts}; a token can visit an expert once")
         elements = _elements(torch)
         if self.dtype not in _row_types(torch):
             raise ConfigError(f"dtype={self.dtype}: allowed are {_names(_row_types(torch))}")
@@ -82,9 +84,7 @@ class Dispatcher:
             ("a combined row", hidden * self.combine_dtype.itemsize),
         ):
             if row_bytes % 16:
-                raise ConfigError(
-                    f"hidden={hidden}: {name} has {row_bytes} bytes, it must be a multiple of 16"
-                )
+                raise ConfigError(f"hidden={hidden}: {name} has {row_bytes} bytes, it must be a multiple of 16")
         self.scales = scales
         scale_bytes = 0
         if scales is not None:
@@ -112,7 +112,8 @@ class Dispatcher:
         )
         self._layout = _core.ep_layout(config)
         mine = {
-            "hidden": hidden, "num_experts": num_experts, "topk": topk, "max_tokens": max_tokens, "dtype": str(self.dtype),
+            "hidden": hidden, "num_experts": num_experts, "topk": topk, "max_tokens": max_tokens,
+            "dtype": str(self.dtype),
             "combine_dtype": str(self.combine_dtype), "scales": str(scales), "capacity": self.capacity,
             "live_results": live_results, "expert_map": str(self.expert_map),
         }  # fmt: skip
@@ -160,17 +161,19 @@ class Dispatcher:
         scales: torch.Tensor | None = None,
         routing: RoutingHandle | None = None,
     ) -> Received:
-        """Sends each row of x once to every rank that holds one of its experts. Collective: ranks without tokens call too.
+        """Sends each row of x once to every rank that holds one of its experts. Collective, without tokens too.
 
-        x: [tokens, hidden] of the dispatcher's dtype, contiguous, tokens <= max_tokens. topk_ids: int32 or int64
-        [tokens, topk], distinct global expert ids, -1 for none. topk_weights: float32 [tokens, topk] or None, on all ranks alike.
-        scales: [tokens, columns] if the dispatcher has scales. routing: instead of ids and weights, go where an earlier
-        dispatch went.
+        x: [tokens, hidden] of the dispatcher's dtype, contiguous, tokens <= max_tokens.
+        topk_ids: int32 or int64 [tokens, topk], distinct global expert ids, -1 for none.
+        topk_weights: float32 [tokens, topk] or None, on all ranks alike.
+        scales: [tokens, columns] if the dispatcher has scales.
+        routing: instead of ids and weights, go where an earlier dispatch went.
 
-        Returns a Received; rows of this rank are written when the stream gets there. On the CPU the call returns when they are.
-        Raises ConfigError for tensors that do not fit, CapacityError when live_results are alive or a rank would receive more
-        than capacity rows (then nothing was sent), TimeoutError and PeerLost naming the peer; on a GPU what kernels find is raised
-        by the next call or by ctx.synchronize(). Capturable in a CUDA graph; keep the result alive as long as the graph.
+        Returns a Received. On the CPU its rows are there when the call returns, on a GPU when the stream gets there.
+        Raises ConfigError for tensors that do not fit; CapacityError when live_results are alive, or when a rank would
+        receive more than capacity rows (then nothing was sent); TimeoutError and PeerLost naming the peer. What a GPU's
+        kernels find is raised by the next call or by ctx.synchronize(). Capturable in a CUDA graph: keep the result
+        alive as long as the graph.
         """
         import torch
 
@@ -235,13 +238,16 @@ class Dispatcher:
     ) -> torch.Tensor:
         """Returns every received row to the rank of its token and sums them there. Collective.
 
-        rows: [at least total, hidden] of bfloat16, float16 or float32 (no larger than combine_dtype), contiguous, in the order of
-        Received.x. routing: of the dispatch that brought the rows; anything else is refused. apply_weights: multiply the row of each rank by the sum of the
-        token's top-k weights whose experts live there. bias: [tokens, hidden] added first, such as a shared expert's output.
-        out: where to put the result. release: give the memory of the received rows back afterwards.
+        rows: [at least total, hidden] of bfloat16, float16 or float32 (no larger than combine_dtype), contiguous, in
+            the order of Received.x.
+        routing: of the dispatch that brought the rows; anything else is refused.
+        apply_weights: multiply the row of each rank by the sum of the token's top-k weights whose experts live there.
+        bias: [tokens, hidden] added first, such as a shared expert's output.
+        out: where to put the result.
+        release: give the memory of the received rows back afterwards.
 
-        Returns [tokens, hidden] in the type of rows: the fp32 sum in ascending rank order, rounded once; zeros (or bias) for a token that went
-        nowhere. Bitwise repeatable. Raises as dispatch. Capturable in a CUDA graph.
+        Returns [tokens, hidden] in the type of rows: the fp32 sum in ascending rank order, rounded once; zeros (or the
+        bias) for a token that went nowhere. Bitwise repeatable. Raises as dispatch. Capturable in a CUDA graph.
         """
         import torch
 
@@ -314,9 +320,7 @@ class Dispatcher:
 
     def _check_owner(self, routing: RoutingHandle) -> None:
         if not isinstance(routing, RoutingHandle):
-            raise ConfigError(
-                f"routing={type(routing).__name__}: pass recv.routing, the handle that dispatch returned"
-            )
+            raise ConfigError(f"routing={type(routing).__name__}: pass recv.routing, the handle that dispatch returned")
         if routing._owner() is not self:
             raise ConfigError("routing belongs to another dispatcher")
 
@@ -394,5 +398,3 @@ def _row_types(torch: Any) -> tuple[Any, ...]:
 
 def _names(dtypes: Any) -> str:
     return ", ".join(str(t).removeprefix("torch.") for t in dtypes)
-
-

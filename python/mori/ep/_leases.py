@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Which receive buffers are in use. A buffer is lent to one result and comes back when that is combined, released, or dropped
-together with every tensor over it; each rank lends its own, peers are told with every dispatch."""
+"""Which receive buffers are in use. A buffer is lent to one result and comes back when that is combined, released, or
+dropped together with every tensor over it; each rank lends its own, peers are told with every dispatch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mori import _core
-from mori.errors import CapacityError
 from mori._dlpack import as_tensor
+from mori.errors import CapacityError
 
 if TYPE_CHECKING:
     import torch

@@ -32,7 +32,9 @@ class RoutingHandle:
         topk_weights: torch.Tensor | None,
     ) -> None:
         self._owner = weakref.ref(owner)
-        self.data = data  # uint8 [routing_bytes] on the device; the layout is EpRoutingAddress in src/ops/ep/ep_args.hpp
+        self.data = (
+            data  # uint8 [routing_bytes] on the device; the layout is EpRoutingAddress in src/ops/ep/ep_args.hpp
+        )
         self.topk_ids = topk_ids
         self.topk_weights = topk_weights
 
@@ -57,7 +59,7 @@ class RoutingHandle:
         return self._words(1, 1)
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Copies of everything the handle holds, for `from_tensors`: (data, topk_ids) or (data, topk_ids, topk_weights)."""
+        """Copies of what the handle holds, for `from_tensors`: data, topk_ids and, where there are any, topk_weights."""
         held = (self.data, self.topk_ids, self.topk_weights)
         return tuple(t.clone() for t in held if t is not None)
 
@@ -109,12 +111,15 @@ class Trimmed:
 
 
 class Received:
-    """Rows that a dispatch brought here. All tensors have `capacity` rows, of which the first `total` are valid; what lies behind
-    is unspecified. Rows are sorted by source rank, then by token.
+    """Rows that a dispatch brought here, sorted by source rank, then by token. All tensors have `capacity` rows, of
+    which the first `total` are valid; what lies behind is unspecified.
 
-    x: [capacity, hidden], as dispatched. topk_ids: [capacity, topk] in the type of the caller's: global expert ids, -1 where
-    the expert lives on another rank. topk_weights: float32 [capacity, topk] or None. scales: [capacity, scale columns] or None.
-    src: int64 [capacity], source rank << 32 | token. counts: int64 [world_size], rows from each rank. total: int64 [1].
+    x: [capacity, hidden], as dispatched.
+    topk_ids: [capacity, topk] in the caller's type: global expert ids, -1 where the expert lives on another rank.
+    topk_weights: float32 [capacity, topk], or None.
+    scales: [capacity, columns], or None.
+    src: int64 [capacity], source rank << 32 | token.
+    counts: int64 [world_size], rows from each rank. total: int64 [1]. Both on the device.
     routing: the RoutingHandle for combine.
 
     The memory is lent: it is reused after the result was combined, `release()`d, or dropped together with its tensors.
@@ -171,10 +176,7 @@ class Received:
         n = int(self.total.item())
         if n < 0 or n > self.x.shape[0]:
             raise ConfigError("the dispatch failed; its context says why")
-        cut = [
-            None if t is None else t[:n]
-            for t in (self.x, self.topk_ids, self.topk_weights, self.scales, self.src)
-        ]
+        cut = [None if t is None else t[:n] for t in (self.x, self.topk_ids, self.topk_weights, self.scales, self.src)]
         return Trimmed(*cut)  # type: ignore[arg-type]
 
     def release(self) -> None:

@@ -96,7 +96,8 @@ def combine(
     apply_weights: bool = False,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What combine returns on `rank`: for each token the sum of its rows, in float32, in ascending order of the ranks that
+    """What combine returns on `rank`: for each token the sum of its rows, in float32, in ascending order of the
+    ranks that
     return them, beginning with 0 + bias; rounded to the type of the rows once, at the end.
 
     With `apply_weights` the row of a rank is first multiplied by the float32 sum, in top-k order, of the token's
@@ -127,9 +128,7 @@ def as_bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(whole[tensor.element_size()])
 
 
-def first_difference(
-    name: str, got: torch.Tensor | None, wanted: torch.Tensor | None, *, any_nan: bool = False
-) -> str:
+def first_difference(name: str, got: torch.Tensor | None, wanted: torch.Tensor | None, *, any_nan: bool = False) -> str:
     """Empty if both have the same type, shape and bits, else what differs first. With `any_nan` a NaN equals any
     NaN, for results of arithmetic: which of its many bit patterns an addition gives is the processor's choice."""
     if got is None or wanted is None:
