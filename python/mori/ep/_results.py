@@ -59,7 +59,7 @@ class RoutingHandle:
         return self._words(1, 1)
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
-        """Copies of what the handle holds, for `from_tensors`: data, topk_ids and, where there are any, topk_weights."""
+        """Copies of what the handle holds, for `from_tensors`: data, topk_ids and, if there are any, topk_weights."""
         held = (self.data, self.topk_ids, self.topk_weights)
         return tuple(t.clone() for t in held if t is not None)
 
