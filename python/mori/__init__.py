@@ -41,9 +41,8 @@ __all__ = [*sorted(_HOME), *_SUBMODULES, "include_dir"]
 
 def include_dir() -> Path:
     """Folder to put on the include path (`-I`) of a kernel that uses MoRI's headers, `mori/...hpp`."""
-    import mori._core
-
-    return Path(mori._core.__file__).parent / "include"
+    core = importlib.import_module("mori._core")
+    return Path(str(core.__file__)).parent / "include"
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ _REMEDIES = {
     "cpu": "pip install .   (in MoRI's source folder, with g++ 12 or later)",
     "cuda": "put nvcc 12 or later on the PATH or set CUDA_HOME, then install again",
     "hip": "apt-get install clang-22 lld-22, or ROCm; then install again",
-    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu   (or a GPU's build)",
+    "torch": "pip install torch   (its CPU build where there is no GPU)",
     "matplotlib": "pip install 'mori-comm[bench]'",
     "mpi4py": "apt-get install libopenmpi-dev openmpi-bin && pip install 'mori-comm[mpi]'",
 }
@@ -40,9 +40,9 @@ _OPTIONAL = {
 def examine() -> dict[str, Any]:
     """Everything that `mori doctor` prints, as plain values.
 
-    targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was missing},
-    versions, drivers {kind: {devices, why}}, gpus, nics, limits, environment, missing [{what, needed_for, get}],
-    errors {question: what went wrong}.
+    targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was
+    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, limits, environment, missing [{what,
+    needed_for, get}], errors {question: what went wrong}.
     """
     errors: dict[str, str] = {}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mori.bench import EpSettings, peers
+from mori.bench.clock import HostClock
 from mori.bench.ep import Extra
 from mori.bench.verify import Mismatch
 from mori.bench.workload import make
@@ -43,7 +44,9 @@ class MeshContext:
 def gloo_rank(rank, world_size, uid, settings, store):
     ctx = MeshContext(rank, world_size, uid)
     extra = Extra(store=store)
-    return peers.torch_peer("gloo", ctx, settings, make(settings), extra, torch.device("cpu"))
+    return peers.torch_peer(
+        "gloo", ctx, settings, make(settings), extra, torch.device("cpu"), HostClock(ctx.barrier)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp8"])
@@ -97,7 +100,7 @@ def test_failing_mpirun_is_a_note(monkeypatch, tmp_path: Path):
 )
 def test_peers_that_cannot_run_say_why(backend, extra, words):
     settings = EpSettings(ranks=2, **SMALL)
-    spans, note = peers.torch_peer(backend, None, settings, make(settings), extra, torch.device("cpu"))
+    spans, note = peers.torch_peer(backend, None, settings, make(settings), extra, torch.device("cpu"), None)
     assert not spans
     assert words in note
 

@@ -28,7 +28,7 @@ from mori.ep import Dispatcher, reference
 from mori.ep.reference import Tokens, first_difference
 from mori.testing import run_ranks
 
-__all__ = ["Case", "check", "make", "open_context", "returned_rows", "run_case", "table", "tokens_of"]
+__all__ = ["Case", "check", "make", "open_context", "returned_rows", "run_case", "settle", "table", "tokens_of"]
 
 MIB = 1 << 20
 
@@ -168,32 +168,30 @@ def run_case(
     world, rank, device = ctx.world_size, ctx.rank, ctx.device
     placed = expert_map(case, world)
     wrong: list[str] = []
+
+    def here(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(device)
+
     with make(ctx, case) as moe:
         before(moe)
         for round_ in range(case.rounds):
             sent = [tokens_of(case, r, round_) for r in range(world)]
             mine = sent[rank]
-            on_device = [
-                None if t is None else t.to(device) for t in (mine.x, mine.topk_ids, mine.topk_weights, mine.scales)
-            ]
-            pause()
-            recv = moe.dispatch(*on_device[:3], scales=on_device[3])
-            expected = reference.dispatch(sent, rank, placed)
-            wrong += [f"round {round_}: {text}" for text in compare_received(recv, expected)]
-
             matrix = reference.counts(sent, placed)
             returned = [returned_rows(case, r, int(matrix[:, r].sum()), round_) for r in range(world)]
             like = (len(mine.x), case.hidden)
             bias = torch.randn(like, generator=_generator(case, 77, rank)).to(rows_dtype(case)) if case.bias else None
-            out = torch.full(like, float("nan"), dtype=rows_dtype(case), device=device) if case.out else None
-            pause()
-            y = moe.combine(
-                returned[rank].to(device),
-                recv.routing,
-                apply_weights=case.apply_weights,
-                bias=None if bias is None else bias.to(device),
-                out=out,
+            out = torch.full(like, float("nan"), dtype=rows_dtype(case)).to(device) if case.out else None
+            x, ids, weights, scales, rows, bias_here = map(
+                here, (mine.x, mine.topk_ids, mine.topk_weights, mine.scales, returned[rank], bias)
             )
+            settle(ctx, moe, torch.Size(like), rows_dtype(case))
+            pause()
+            recv = moe.dispatch(x, ids, weights, scales=scales)
+            expected = reference.dispatch(sent, rank, placed)
+            wrong += [f"round {round_}: {text}" for text in compare_received(recv, expected)]
+            pause()
+            y = moe.combine(rows, recv.routing, apply_weights=case.apply_weights, bias=bias_here, out=out)
             ctx.synchronize()
             if out is not None and y.data_ptr() != out.data_ptr():
                 wrong.append(f"round {round_}: the result is not out")
@@ -203,6 +201,18 @@ def run_case(
             text = first_difference("y", y, wanted, any_nan=True)
             wrong += [f"round {round_}: {text}"] if text else []
     return "; ".join(wrong)
+
+
+def settle(ctx: Any, moe: Dispatcher, like: torch.Size, dtype: torch.dtype) -> None:
+    """On a GPU: takes from the driver beforehand what the calls will allocate. Several ranks may share it, and an
+    allocation of one would wait for the kernel of another, which waits for a call of the first."""
+    if ctx.device.type == "cpu":
+        return
+    kept = [torch.empty(moe.routing_bytes, dtype=torch.uint8, device=ctx.device) for _ in range(3)]
+    kept.append(torch.empty(like, dtype=dtype, device=ctx.device))
+    del kept
+    torch.cuda.current_stream().synchronize()
+    ctx.mesh.barrier("settle")
 
 
 def open_context(rank: int, world_size: int, uid: bytes, **options: Any) -> Any:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """One rank's stop-watch: the host's clock for CPU ranks, events in the stream for GPU ranks.
 
-clock = HostClock(ctx.barrier)
+clock = HostClock(SpinBarrier(ctx))
 result = clock.time("dispatch", lambda: moe.dispatch(x, ids, weights))
 clock.drop()                       # what was timed so far was warm-up
 clock.spans()["dispatch"]          # ends all waiting
@@ -10,13 +10,15 @@ clock.spans()["dispatch"]          # ends all waiting
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..errors import TimeoutError
 from .statistics import Spans
 
-__all__ = ["EventClock", "HostClock"]
+__all__ = ["EventClock", "HostClock", "SpinBarrier"]
 
 T = TypeVar("T")
 
@@ -44,6 +46,32 @@ class HostClock:
 
     def spans(self) -> dict[str, Spans]:
         return {n: Spans([a for a, _ in marks], [b for _, b in marks]) for n, marks in self._marks.items()}
+
+
+class SpinBarrier:
+    """A barrier that CPU ranks leave almost at once: each tells the others through symmetric memory, and
+    looks until all have told. For ranks that are processes. The context's barrier goes over sockets; after
+    it ranks wake one by one.
+    """
+
+    def __init__(self, ctx: Any) -> None:
+        import torch
+
+        self._ctx, self._round = ctx, 0
+        told = ctx.empty((ctx.world_size,), torch.int64, fill=0)
+        self._kept = [told, *(ctx.peer_tensor(told, peer) for peer in range(ctx.world_size))]
+        self._mine, *self._theirs = (tensor.numpy() for tensor in self._kept)
+
+    def __call__(self) -> None:
+        self._round += 1
+        for theirs in self._theirs:
+            theirs[self._ctx.rank] = self._round
+        deadline = time.monotonic() + (self._ctx.timeout or float("inf"))
+        while self._mine.min() < self._round:
+            os.sched_yield()
+            if time.monotonic() > deadline:
+                late = [peer for peer, told in enumerate(self._mine) if told < self._round]
+                raise TimeoutError(what="bench barrier", missing=late)
 
 
 class EventClock:

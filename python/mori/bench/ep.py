@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import limit, peers, verify
-from .clock import EventClock, HostClock
+from .clock import EventClock, HostClock, SpinBarrier
 from .progress import Pulse
 from .settings import EpSettings
 from .statistics import Spans
@@ -133,7 +133,7 @@ class _Rank:
         self.rows: Any = None
         self.dispatch: Callable[[], Any] = self._dispatch
         self.combine: Callable[[Any], Any] = self._combine
-        self.clock: Any = HostClock(ctx.barrier) if device.type == "cpu" else EventClock(ctx.barrier)
+        self.clock: Any = self._make_clock()
 
     def run(self) -> RankResult:
         if self.device.type != "cpu":
@@ -151,7 +151,7 @@ class _Rank:
             if peer == "mpi":
                 continue  # a run of its own, under mpirun
             found, note = peers.torch_peer(
-                peer, self.ctx, self.settings, self.workload, self.extra, self.device
+                peer, self.ctx, self.settings, self.workload, self.extra, self.device, self.clock
             )
             spans.update({(peer, op): value for op, value in found.items()})
             notes += [note] if note else []
@@ -170,6 +170,11 @@ class _Rank:
         verify.expert_torch(self.settings, self.x[:1].view(torch.uint8), self.ctx.rank, rows)
         rows.fill_(verify.factor(self.ctx.rank))
         self.ctx.barrier()
+
+    def _make_clock(self) -> Any:
+        if self.device.type != "cpu":
+            return EventClock(self.ctx.barrier)
+        return HostClock(self.ctx.barrier if self.extra.threads else SpinBarrier(self.ctx))
 
     def _fresh(self) -> tuple[EpSettings, list[Any]]:
         """Tokens and scales not sent before, on the device, and the settings that they follow from."""

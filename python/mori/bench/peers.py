@@ -23,7 +23,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from .clock import EventClock, HostClock
 from .settings import EpSettings
 from .statistics import Spans
 from .verify import Mismatch, packed
@@ -53,7 +52,7 @@ def check_bytes(impl: str, op: str, rank: int, got: Any, want: Any) -> None:
 
 
 def torch_peer(
-    backend: str, ctx: Any, settings: EpSettings, workload: Workload, extra: Any, device: Any
+    backend: str, ctx: Any, settings: EpSettings, workload: Workload, extra: Any, device: Any, clock: Any
 ) -> tuple[dict[str, Spans], str]:
     """Spans of gloo's or NCCL's all_to_all_single, or a note that says why there are none. Collective."""
     import torch
@@ -77,7 +76,7 @@ def torch_peer(
     else:
         group = dist.new_group(backend=backend, timeout=limit)
     try:
-        clock: Any = HostClock(ctx.barrier) if device.type == "cpu" else EventClock(ctx.barrier)
+        clock.drop()
         steps = {}
         for op, returning in (("dispatch", False), ("combine", True)):
             send, want = packed(settings, workload, ctx.rank, returning=returning)
@@ -97,7 +96,7 @@ def torch_peer(
             check_bytes(backend, op, ctx.rank, target.cpu().numpy(), want)
         for iteration in range(-settings.warmup, settings.iters):
             if iteration == 0:
-                clock.drop()
+                clock.drop(steps=3 * settings.iters)
             for op, exchange in steps.items():
                 clock.time(op, exchange)
             clock.time("round_trip", lambda: [exchange() for exchange in steps.values()])

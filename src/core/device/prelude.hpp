@@ -9,6 +9,7 @@
 //   load_/store_ relaxed, acquire, release <Scope>, fetch_add_*         ordered accesses of 4 and 8 bytes
 //   wait_until(location, value, ...)                         bounded; false = the error word is set, leave
 //   warp_copy(to, from, bytes)                               16-byte aligned, by the whole warp
+//   warp_copy_large, finish_large_copies                     the same past the caches, where that is faster
 //
 // Rules for kernels: they live inside namespace mori (CUDA has global ballot/any/all); loops are
 // strided by kWarpSize and work for any warp size, 1 included; addresses are uint64_t in argument
@@ -138,6 +139,21 @@ MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
   }
   MORI_NO_UNROLL
   for (; i < n; i += kWarpSize) store_streaming(d + i, load_streaming(s + i));
+#endif
+}
+
+/// warp_copy() of data that is too large for a cache to hold until it is read. Callers: the warp.
+/// Orders: nothing; the same lanes call finish_large_copies() before the barrier or release that follows.
+MORI_DEVICE void warp_copy_large(void* to, const void* from, size_t bytes) {
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+  copy_past_cache(to, from, bytes);
+#else
+  warp_copy(to, from, bytes);
+#endif
+}
+MORI_DEVICE void finish_large_copies() {
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+  fence_past_cache();
 #endif
 }
 

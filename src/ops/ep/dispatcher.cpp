@@ -15,6 +15,9 @@ constexpr uint32_t kDefaultWarps = 16;
 // More blocks than this do not make a link faster, and leave SMs to the experts.
 constexpr uint32_t kDefaultBlocks = 64;
 
+// What a rank may hope to find in a CPU's caches when it reads what was written to it.
+constexpr uint64_t kCacheBytes = 2 << 20;
+
 void require(bool good, const char* name, uint64_t value, const std::string& allowed) {
   if (!good) throw ConfigError(std::string(name) + "=" + std::to_string(value) + ": must be " + allowed);
 }
@@ -170,6 +173,7 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   a.id_bytes = call.id_bytes;
   a.num_experts = config_.num_experts;
   a.fan = config_.fan();
+  a.large = uint64_t(call.tokens) * a.fan * config_.row_bytes > kCacheBytes;
   const uint32_t ranks = config_.world_size;
   context_->device().launch(*dispatch_kernel_,
                             shape(*dispatch_kernel_, call.tokens, 32 + 16 * ranks, 4 * ranks), stream, &a);
@@ -199,6 +203,7 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.id_bytes = call.id_bytes;
   a.num_experts = config_.num_experts;
   a.fan = config_.fan();
+  a.large = uint64_t(call.tokens) * a.fan * row_bytes > kCacheBytes;
   const core::Function& kernel = *combine_kernels_[size_t(call.element)];
   const uint64_t work = std::max<uint64_t>(uint64_t(call.tokens) * config_.fan(), kDefaultWarps * 8);
   context_->device().launch(kernel, shape(kernel, work, 16 + 16 * config_.world_size, 0), stream, &a);

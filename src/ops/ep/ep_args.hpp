@@ -83,7 +83,9 @@ struct EpDispatchArgs {
   uint32_t topk;
   uint32_t id_bytes;  ///< 4 or 8
   uint32_t num_experts;
-  uint32_t fan;  ///< min(world_size, topk): row length of positions
+  uint32_t fan;    ///< min(world_size, topk): row length of positions
+  uint32_t large;  ///< not 0: the payload is larger than a cache holds
+  uint32_t reserved;
 };
 
 struct EpCombineArgs {
@@ -105,6 +107,8 @@ struct EpCombineArgs {
   uint32_t id_bytes;
   uint32_t num_experts;
   uint32_t fan;
+  uint32_t large;
+  uint32_t reserved;
 };
 
 }  // namespace mori

@@ -54,9 +54,10 @@ MORI_DEVICE void return_rows(const EpCombineArgs& a, const CombineBlock& block, 
     uint32_t owner = 0;
     while (row >= block.ends[owner]) ++owner;
     const uint64_t begin = owner == 0 ? 0 : block.ends[owner - 1];
-    warp_copy(global<char>(block.owner_rows[owner]) + (row - begin) * row_bytes,
-              global<const char>(a.rows) + row * row_bytes, row_bytes);
+    copy_row(a.large != 0, global<char>(block.owner_rows[owner]) + (row - begin) * row_bytes,
+             global<const char>(a.rows) + row * row_bytes, row_bytes);
   }
+  finish_large_copies();
 }
 
 /// Whether the handle is of a dispatch that went well, with as many tokens, of a dispatcher like this.
@@ -110,33 +111,37 @@ struct TokenRows {
   uint64_t token;
 };
 
-/// kPacks packs of each lane, kWarpSize apart, beginning with pack `start`: so many loads are in flight.
+/// Adds kPacks packs of each lane, kWarpSize apart, beginning with pack `start`: so many loads are in flight.
+template <bool kWeighted, uint32_t kPacks, class T>
+MORI_DEVICE void add_row(float (&sum)[kPacks][Pack<T>::kElements], const T* row, uint32_t start,
+                         float weight) {
+  Pack<T> packs[kPacks];
+  MORI_UNROLL
+  for (uint32_t u = 0; u < kPacks; ++u) {
+    packs[u] = load_pack(row + uint64_t(start + u * kWarpSize) * Pack<T>::kElements);
+  }
+  MORI_UNROLL
+  for (uint32_t u = 0; u < kPacks; ++u) {
+    MORI_UNROLL
+    for (uint32_t e = 0; e < Pack<T>::kElements; ++e) {
+      const float value = to_float(packs[u].element[e]);
+      sum[u][e] += kWeighted ? multiply(weight, value) : value;
+    }
+  }
+}
+
 template <uint32_t kPacks, class T>
 MORI_DEVICE void reduce_packs(const EpCombineArgs& a, const TokenRows<T>& t, uint32_t start) {
   constexpr uint32_t kElements = Pack<T>::kElements;
   float sum[kPacks][kElements] = {};
-  const auto add_row = [&](const T* row, bool weighted, float weight) {
-    Pack<T> packs[kPacks];
-    MORI_UNROLL
-    for (uint32_t u = 0; u < kPacks; ++u)
-      packs[u] = load_pack(row + uint64_t(start + u * kWarpSize) * kElements);
-    MORI_UNROLL
-    for (uint32_t u = 0; u < kPacks; ++u) {
-      MORI_UNROLL
-      for (uint32_t e = 0; e < kElements; ++e) {
-        const float value = to_float(packs[u].element[e]);
-        sum[u][e] += weighted ? multiply(weight, value) : value;
-      }
-    }
-  };
-  if (t.bias != nullptr) add_row(t.bias, false, 0);
+  if (t.bias != nullptr) add_row<false, kPacks>(sum, t.bias, start, 0);
   uint32_t index = 0;
   for (uint64_t left = t.mask; left != 0; left &= left - 1, ++index) {
     const T* row = t.returned + uint64_t(t.positions[index]) * a.hidden;
     if (a.weights == 0) {
-      add_row(row, false, 0);
+      add_row<false, kPacks>(sum, row, start, 0);
     } else {
-      add_row(row, true, rank_weight(a, t.token, first_bit(left)));
+      add_row<true, kPacks>(sum, row, start, rank_weight(a, t.token, first_bit(left)));
     }
   }
   MORI_UNROLL
@@ -151,7 +156,7 @@ MORI_DEVICE void reduce_packs(const EpCombineArgs& a, const TokenRows<T>& t, uin
 /// One part of a token's row. Callers: the warp; `first` and `last` count packs of 16 bytes.
 template <class T>
 MORI_DEVICE void reduce_part(const EpCombineArgs& a, uint64_t token, uint32_t first, uint32_t last) {
-  constexpr uint32_t kPacks = kWarpSize == 1 ? 8 : 4;
+  constexpr uint32_t kPacks = 4;
   const TokenRows<T> rows{peer_pointer<const T>(a.world, a.world.rank, a.shared.combine_rows),
                           a.bias == 0 ? nullptr : global<const T>(a.bias) + token * a.hidden,
                           global<T>(a.out) + token * a.hidden,

@@ -18,5 +18,11 @@ MORI_DEVICE uint32_t bits_below(uint64_t mask, uint32_t rank) {
   return count_bits(mask & ((uint64_t(1) << rank) - 1));
 }
 
+/// One row to its final place. Callers: the warp; finish_large_copies() follows the last one.
+MORI_DEVICE void copy_row(bool large, void* to, const void* from, uint64_t bytes) {
+  if (large) return warp_copy_large(to, from, bytes);
+  warp_copy(to, from, bytes);
+}
+
 }  // namespace MORI_TARGET_NAMESPACE
 }  // namespace mori

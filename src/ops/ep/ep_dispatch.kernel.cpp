@@ -208,8 +208,8 @@ MORI_DEVICE void copy_scales(uint64_t to, uint64_t from, uint32_t bytes) {
 /// One row and its companions into a slot. Callers: the warp.
 MORI_DEVICE void send(const EpDispatchArgs& a, uint64_t buffer, uint32_t rank, uint64_t slot,
                       uint64_t token) {
-  warp_copy(global<char>(buffer + a.receive.rows) + slot * a.row_bytes,
-            global<const char>(a.x) + token * a.row_bytes, a.row_bytes);
+  copy_row(a.large != 0, global<char>(buffer + a.receive.rows) + slot * a.row_bytes,
+           global<const char>(a.x) + token * a.row_bytes, a.row_bytes);
   const int32_t* expert_rank = global<const int32_t>(a.expert_rank);
   for (uint32_t k = lane_id(); k < a.topk; k += kWarpSize) {
     const int64_t id = load_id(a.ids, a.id_bytes, token * a.topk + k);
@@ -260,6 +260,7 @@ MORI_DEVICE void copy(const EpDispatchArgs& a, const DispatchBlock& block) {
       cursors[rank] += uint32_t(mask >> rank) & 1u;
     sync_warp();
   }
+  finish_large_copies();
 }
 
 }  // namespace MORI_TARGET_NAMESPACE
