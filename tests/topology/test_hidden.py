@@ -160,7 +160,21 @@ def test_link_to_no_gpu_is_noted(other: str, tmp_path: Path) -> None:
     assert topology.links == ()
 
 
-GARBAGE = ["", "\n", "-1", "9" * 20, "0x", "node", "Unknown", "\x00\x1b", "1-", "7-3", "0-4294967295"]
+GARBAGE = [
+    "",
+    "\n",
+    "-1",
+    "9" * 20,
+    "0x",
+    "node",
+    "Unknown",
+    "\x00\x1b",
+    "1-",
+    "7-3",
+    "0-4294967295",
+    "inf",
+    "nan",
+]
 
 
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
@@ -190,6 +204,7 @@ def test_garbled_sysfs_never_raises(name: str, seed: int) -> None:
             assert topology.path(a, a).kind is PathKind.SELF
         assert Topology.from_json(topology.json()) == topology
         assert topology.svg()
+        assert all(len(node.cpus) < 1000 for node in topology.numa_nodes)
         assert topology.tree()
     finally:
         shutil.rmtree(root)

@@ -40,7 +40,9 @@ void read_numa(Topology& t, const fs::path& root) {
     NumaNode node;
     node.id = std::stoi(name.substr(4));
     node.cpulist = sysfs::read_or_empty(folder / name / "cpulist");
-    if (const auto cpus = sysfs::parse_cpulist(node.cpulist); !cpus.empty()) {
+    if (const auto cpus = sysfs::parse_cpulist(node.cpulist); cpus.empty()) {
+      node.cpulist.clear();
+    } else {
       const fs::path cpu = root / "sys/devices/system/cpu" / ("cpu" + std::to_string(cpus.front()));
       node.socket = static_cast<int>(sysfs::read_integer(cpu / "topology/physical_package_id").value_or(-1));
     }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <fstream>
 #include <system_error>
 
@@ -15,7 +16,7 @@ namespace {
 
 constexpr std::string_view kBlanks = " \t\r\n";
 constexpr size_t kMaxBytes = 64 << 10;
-constexpr int kMaxCpu = 1 << 20;
+constexpr int kMaxCpu = 1 << 16;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -79,7 +80,8 @@ std::optional<long long> read_integer(const fs::path& file) {
 }
 
 std::optional<double> read_real(const fs::path& file) {
-  return parse_number<double>(read_or_empty(file), 10);
+  const auto value = parse_number<double>(read_or_empty(file), 10);
+  return value && std::isfinite(*value) && *value >= 0 ? value : std::nullopt;
 }
 
 std::map<std::string, long long> parse_properties(std::string_view text) {
@@ -171,9 +173,10 @@ std::vector<int> parse_cpulist(std::string_view text) {
     const size_t dash = range.find('-');
     const auto first = parse_number<int>(range.substr(0, dash), 10);
     const auto last = dash == std::string_view::npos ? first : parse_number<int>(range.substr(dash + 1), 10);
-    if (!first || !last || *first < 0 || *last > kMaxCpu) continue;
+    if (!first || !last || *first < 0 || *last > kMaxCpu || cpus.size() > size_t{kMaxCpu}) return {};
     for (int cpu = *first; cpu <= *last; ++cpu) cpus.push_back(cpu);
   }
+  std::sort(cpus.begin(), cpus.end());
   return cpus;
 }
 

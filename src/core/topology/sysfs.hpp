@@ -24,7 +24,8 @@ std::string read_or_empty(const fs::path& file);
 /// and Python strings, and names of devices may hold anything.
 std::string printable(std::string text);
 
-/// First number of a file: "0x10de", "16", "-1", "400 Gb/sec (4X NDR)", "32.0 GT/s PCIe".
+/// First number of a file: "0x10de", "16", "-1", "400 Gb/sec (4X NDR)", "32.0 GT/s PCIe". Reals
+/// are finite and not negative.
 std::optional<long long> read_integer(const fs::path& file);
 std::optional<double> read_real(const fs::path& file);
 
@@ -44,7 +45,7 @@ bool address_less(std::string_view a, std::string_view b);
 /// The last component of a resolved path that is a PCI address; empty if there is none.
 std::string address_in(const fs::path& resolved);
 
-/// CPUs of "0-3,8,10-11", in order.
+/// CPUs of "0-3,8,10-11", in order; none if any part is malformed.
 std::vector<int> parse_cpulist(std::string_view text);
 
 }  // namespace mori::core::sysfs
