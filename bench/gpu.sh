@@ -30,11 +30,13 @@ fi
 if [[ " $steps " == *" bench "* ]]; then
   gpus=$(python3 -c 'import torch; print(torch.cuda.device_count())')
   ranks=$((gpus > 1 ? gpus : 2))
+  peers=()
+  if ((gpus > 1)); then peers=(--peers nccl); fi
   cd "$site/run"
   for shape in "4096 bf16" "4096 fp8" "128 bf16" "128 fp8"; do
     read -r tokens dtype <<<"$shape"
     python3 -m mori.cli bench ep --device cuda --ranks "$ranks" --tokens "$tokens" --hidden 7168 --topk 8 --experts 256 \
-      --dtype "$dtype" --routing uniform --graph --json "$out/ep-$tokens-$dtype.json" || status=1
+      --dtype "$dtype" --routing uniform --graph "${peers[@]}" --json "$out/ep-$tokens-$dtype.json" || status=1
   done
 fi
 rm -rf "$site"
