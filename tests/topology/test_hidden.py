@@ -204,7 +204,7 @@ def test_garbled_sysfs_never_raises(name: str, seed: int) -> None:
             assert topology.path(a, a).kind is PathKind.SELF
         assert Topology.from_json(topology.json()) == topology
         assert topology.svg()
-        assert all(len(node.cpus) < 1000 for node in topology.numa_nodes)
+        assert all(len(node.cpus) < 200 for node in topology.numa_nodes)
         assert topology.tree()
     finally:
         shutil.rmtree(root)

@@ -39,7 +39,13 @@ std::optional<T> parse_number(std::string_view text, int base) {
   return value;
 }
 
-/// Eats `digits` hexadecimal digits (at least, at most) and the character behind them.
+/// Digits only: what surrounds a rate is its unit, what surrounds a CPU's number is an error.
+std::optional<int> parse_cpu(std::string_view text) {
+  if (text.find_first_not_of("0123456789") != std::string_view::npos) return std::nullopt;
+  return parse_number<int>(text, 10);
+}
+
+/// Eats `least` to `most` hexadecimal digits and the character `end` behind them.
 std::optional<uint64_t> eat_hex(std::string_view& text, size_t least, size_t most, char end) {
   const size_t n = std::min(text.find_first_not_of("0123456789abcdefABCDEF"), text.size());
   if (n < least || n > most) return std::nullopt;
@@ -171,9 +177,9 @@ std::vector<int> parse_cpulist(std::string_view text) {
     const std::string_view range = trim(text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
     const size_t dash = range.find('-');
-    const auto first = parse_number<int>(range.substr(0, dash), 10);
-    const auto last = dash == std::string_view::npos ? first : parse_number<int>(range.substr(dash + 1), 10);
-    if (!first || !last || *first < 0 || *last > kMaxCpu || cpus.size() > size_t{kMaxCpu}) return {};
+    const auto first = parse_cpu(range.substr(0, dash));
+    const auto last = dash == std::string_view::npos ? first : parse_cpu(range.substr(dash + 1));
+    if (!first || !last || *last > kMaxCpu || cpus.size() > size_t{kMaxCpu}) return {};
     for (int cpu = *first; cpu <= *last; ++cpu) cpus.push_back(cpu);
   }
   std::sort(cpus.begin(), cpus.end());
