@@ -68,10 +68,11 @@ void bind_ep(py::module_& module) {
           "combine",
           [](Dispatcher& d, uint64_t stream, uint64_t rows, uint64_t out, uint64_t bias, uint64_t weights,
              uint64_t ids, uint64_t routing, uint32_t tokens, uint32_t id_bytes, uint32_t hidden,
-             Element element) {
-            d.combine({rows, out, bias, weights, ids, routing, tokens, id_bytes, hidden, element}, stream);
+             uint32_t row_count, Element element) {
+            d.combine({rows, out, bias, weights, ids, routing, tokens, id_bytes, hidden, row_count, element},
+                      stream);
           },
           py::arg("stream"), py::arg("rows"), py::arg("out"), py::arg("bias"), py::arg("weights"),
           py::arg("ids"), py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("hidden"),
-          py::arg("element"), release_gil());
+          py::arg("row_count"), py::arg("element"), release_gil());
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mori import ep as ep
+    from mori import topology as topology
     from mori._core import __version__ as __version__
     from mori.bootstrap import unique_id as unique_id
     from mori.context import Context as Context
@@ -34,7 +35,7 @@ _HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
     "init": "mori.context",
     "unique_id": "mori.bootstrap",
 }
-_SUBMODULES = ("ep",)
+_SUBMODULES = ("ep", "topology")
 
 __all__ = [*sorted(_HOME), *_SUBMODULES, "include_dir"]
 

@@ -110,7 +110,7 @@ class Config:
         0,
         _count,
         "count",
-        "Threads of each rank's CPU device; 0 shares the cores among the ranks.",
+        "Threads of each rank's CPU device; 0 is one, for ranks that share the cores.",
     )
     cpu_lanes: int = _variable(
         "MORI_CPU_LANES",

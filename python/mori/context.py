@@ -60,6 +60,7 @@ def init(
     """
     settings = config.load()
     timeout = settings.timeout_s if timeout is None else float(timeout)
+    _log.setLevel(settings.log.upper())
     kind, ordinal = _parse_device(device)
     with rendezvous(group, comm=comm, uid=uid, rank=rank, world_size=world_size, timeout=timeout) as meeting:
         mesh = Mesh.connect(meeting, timeout=timeout)
@@ -200,10 +201,13 @@ class Context:
             raise failure
 
     def ready(self) -> None:
-        """Raises if the context cannot be used: closed, or failed and not recovered."""
+        """Raises if the context cannot be used: closed, or failed and not recovered. Refusals are left to `check()`,
+        so that all ranks hear of them at the same call."""
         if self._closed:
             raise ConfigError("the context is closed")
-        self.check()
+        word = self.core.error()
+        if self._failure is not None or word.lost_peer >= 0 or (word.state == 2 and word.refusal == "none"):
+            self.check()
 
     def recover(self, *, timeout: float | None = None) -> Context:
         """A fresh context of all ranks that are left and call this within `timeout` seconds; closes this one.

@@ -72,10 +72,11 @@ MORI_DEVICE T fetch_add_acq_rel(T* p, T value) {
 
 MORI_DEVICE ErrorWord* error_word(const World& world) { return global<ErrorWord>(world.error); }
 
-/// True when the context has failed or the host asked all waits to leave.
+/// True when a wait of the context has failed or the host asked all waits to leave. Not after a refusal: all
+/// ranks keep in step then.
 MORI_DEVICE bool failed(const World& world) {
   const ErrorWord* e = error_word(world);
-  return (load_relaxed<Scope::system>(&e->state) | load_relaxed<Scope::system>(&e->abort)) != 0;
+  return (load_relaxed<Scope::system>(&e->wait) | load_relaxed<Scope::system>(&e->abort)) != 0;
 }
 
 /// Records a failure; the first one wins. Callers: one lane. The host reads the fields after it has

@@ -33,7 +33,7 @@ enum class Refusal : uint64_t {
 };
 
 /// The first failure of a context. Lives in host memory that the device can reach, so that the host
-/// reads it without asking the device. Once `state` is not 0 every wait of the context leaves at once.
+/// reads it without asking the device. Once `wait` or `abort` is not 0 every wait of the context leaves.
 struct ErrorWord {
   uint64_t state;     ///< 0 clean, 1 being written, 2 complete
   uint64_t wait;      ///< Wait

@@ -198,6 +198,7 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.digest = digest_of({call.hidden, uint64_t(call.element)});
   a.stamp = stamp_;
   a.hidden = call.hidden;
+  a.row_count = call.row_count;
   a.tokens = call.tokens;
   a.topk = config_.topk;
   a.id_bytes = call.id_bytes;

@@ -58,7 +58,7 @@ enum class Element : uint8_t { bf16, fp16, fp32 };
 struct CombineCall {
   uint64_t rows, out, bias, weights, ids;  ///< addresses; bias, weights and ids may be 0
   uint64_t routing;
-  uint32_t tokens, id_bytes, hidden;
+  uint32_t tokens, id_bytes, hidden, row_count;
   Element element;
 };
 

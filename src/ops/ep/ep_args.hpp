@@ -108,7 +108,7 @@ struct EpCombineArgs {
   uint32_t num_experts;
   uint32_t fan;
   uint32_t large;
-  uint32_t reserved;
+  uint32_t row_count;  ///< of `rows`: at least as many as were received
 };
 
 }  // namespace mori

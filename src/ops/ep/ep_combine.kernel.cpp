@@ -60,10 +60,12 @@ MORI_DEVICE void return_rows(const EpCombineArgs& a, const CombineBlock& block, 
   finish_large_copies();
 }
 
-/// Whether the handle is of a dispatch that went well, with as many tokens, of a dispatcher like this.
+/// Whether the handle is of a dispatch that went well, with as many tokens and no more rows, of a dispatcher
+/// like this.
 MORI_DEVICE bool has_routes(const EpCombineArgs& a) {
   const int64_t* header = global<const int64_t>(a.routing.header);
-  return header[0] == int64_t(a.tokens) && uint64_t(header[3]) == a.stamp;
+  return header[0] == int64_t(a.tokens) && header[1] <= int64_t(a.row_count) &&
+         uint64_t(header[3]) == a.stamp;
 }
 
 /// What must be equal on all ranks: the shape of rows, and of which dispatch they are. A rank without routes
