@@ -20,6 +20,7 @@ import numpy as np
 
 from . import limit, peers, verify
 from .clock import EventClock, HostClock, SpinBarrier
+from .cores import bind
 from .progress import Pulse
 from .settings import EpSettings
 from .statistics import Spans
@@ -89,7 +90,9 @@ def run_rank(
     torch.set_num_threads(1)  # the ranks are the parallelism; more threads would only take turns with them
     pulse = Pulse(extra.pulse if rank == 0 else "")
     device = torch.device("cpu")
-    if settings.device == "cuda":
+    if settings.device == "cpu":
+        bind(rank)
+    else:
         device = torch.device("cuda", rank % extra.devices)
         torch.cuda.set_device(device)
         stream: Any = torch.cuda.Stream

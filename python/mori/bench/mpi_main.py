@@ -20,6 +20,7 @@ import numpy as np
 from mpi4py import MPI
 
 from .clock import HostClock
+from .cores import bind
 from .peers import check_bytes, split_sizes
 from .settings import EpSettings
 from .verify import packed
@@ -28,6 +29,7 @@ from .workload import make
 
 def main(question: Path, answer: Path) -> None:
     comm = MPI.COMM_WORLD
+    bind(comm.rank)
     settings = msgspec.json.decode(question.read_bytes(), type=EpSettings)
     workload = make(settings)
     steps = {}

@@ -171,9 +171,9 @@ class Dispatcher:
 
         Returns a Received. On the CPU its rows are there when the call returns, on a GPU when the stream gets there.
         Raises ConfigError for tensors that do not fit; CapacityError when live_results are alive, or when a rank would
-        receive more than capacity rows (then nothing was sent); TimeoutError and PeerLost naming the peer.What a GPU's
-        kernels find is raised by ctx.synchronize() and ctx.check(); after a failed wait, by every call. Capturable in a
-        CUDA graph: keep the result alive as long as the graph.
+        receive more than capacity rows (then nothing was sent); TimeoutError and PeerLost naming the peer. What the
+        kernels of a GPU find is raised by ctx.synchronize() and ctx.check(); after a failed wait, by every call.
+        Capturable in a CUDA graph: keep the result alive as long as the graph.
         """
         import torch
 
