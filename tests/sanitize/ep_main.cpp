@@ -87,7 +87,7 @@ int main(int argc, char** argv) {
         }
       }
       dispatcher.combine({address(rows), address(out.data()), 0, 0, 0, address(routing.data()), tokens, 8,
-                          kHidden, ep::Element::fp32},
+                          kHidden, uint32_t(routing[1]), ep::Element::fp32},
                          0);
       for (uint32_t token = 0; token < tokens; ++token) {
         uint64_t visited = 0;
