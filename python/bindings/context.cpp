@@ -30,5 +30,5 @@ void bind_context(py::module_& module) {
            py::arg("timeout_ns"), py::arg("ranks_on_device"))
       .def("error", &core::Context::error)
       .def("clear_refusal", &core::Context::clear_refusal)
-      .def("abort", &core::Context::abort, py::arg("lost_peer"));
+      .def("leave_waits", &core::Context::leave_waits, py::arg("lost_peer"));
 }

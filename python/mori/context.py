@@ -254,7 +254,7 @@ class Context:
     def _peer_lost(self, peer: int) -> None:
         with self._lock:
             self._lost.add(peer)
-        self.core.abort(peer)
+        self.core.leave_waits(peer)
 
     def _waited(self, word: _core.ErrorWord) -> MoriError | None:
         """The exception for a failed wait, or None while a kernel is still writing the word."""

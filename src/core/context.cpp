@@ -93,7 +93,7 @@ void Context::clear_refusal() {
   if (error().state == 2 && e->refusal != 0) __atomic_store_n(&e->state, uint64_t(0), __ATOMIC_RELEASE);
 }
 
-void Context::abort(uint32_t lost_peer) {
+void Context::leave_waits(uint32_t lost_peer) {
   uint64_t none = 0;
   __atomic_compare_exchange_n(&word(error_memory_)->abort, &none, uint64_t(lost_peer) + 1, false,
                               __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);

@@ -44,7 +44,7 @@ class Context {
   /// Forgets a refusal (not a failed wait: after one, ranks may disagree about epochs).
   void clear_refusal();
   /// Makes all waits leave at once: the peer is lost. Callable from any thread.
-  void abort(uint32_t lost_peer);
+  void leave_waits(uint32_t lost_peer);
 
  private:
   std::shared_ptr<Device> device_;

@@ -145,7 +145,6 @@ class Dispatcher:
         )
         self._id_types = (torch.int32, torch.int64)
         self._elements = elements
-        self._scale_bytes = scale_bytes
 
     @property
     def routing_bytes(self) -> int:

@@ -147,33 +147,38 @@ core::LaunchShape Dispatcher::shape(const core::Function& function, uint64_t wor
   return shape;
 }
 
+template <class Args, class Call>
+void Dispatcher::fill_common(Args& a, const Call& call, uint64_t row_bytes) const {
+  a.world = context_->world();
+  a.shared = shared_;
+  a.routing = routing_address(call.routing, config_);
+  a.local = local_;
+  a.expert_rank = expert_rank_;
+  a.ids = call.ids;
+  a.weights = call.weights;
+  a.stamp = stamp_;
+  a.tokens = call.tokens;
+  a.topk = config_.topk;
+  a.id_bytes = call.id_bytes;
+  a.num_experts = config_.num_experts;
+  a.fan = config_.fan();
+  a.large = uint64_t(call.tokens) * a.fan * row_bytes > kCacheBytes;
+}
+
 void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   require(call.tokens <= config_.max_tokens, "tokens", call.tokens, "at most max_tokens");
   require(call.buffer < config_.live_results, "buffer", call.buffer, "below live_results");
   EpDispatchArgs a{};
-  a.world = context_->world();
-  a.shared = shared_;
+  fill_common(a, call, config_.row_bytes);
   a.receive = layout_.receive;
-  a.routing = routing_address(call.routing, config_);
-  a.local = local_;
-  a.expert_rank = expert_rank_;
   a.x = call.x;
-  a.ids = call.ids;
-  a.weights = call.weights;
   a.scales = call.scales;
   a.buffer = heap_offset_ + layout_.receive_buffers[call.buffer];
   a.row_bytes = config_.row_bytes;
   a.capacity = config_.capacity;
   a.digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
                         call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0});
-  a.stamp = stamp_;
   a.scale_bytes = config_.scale_bytes;
-  a.tokens = call.tokens;
-  a.topk = config_.topk;
-  a.id_bytes = call.id_bytes;
-  a.num_experts = config_.num_experts;
-  a.fan = config_.fan();
-  a.large = uint64_t(call.tokens) * a.fan * config_.row_bytes > kCacheBytes;
   const uint32_t ranks = config_.world_size;
   context_->device().launch(*dispatch_kernel_,
                             shape(*dispatch_kernel_, call.tokens, 32 + 16 * ranks, 4 * ranks), stream, &a);
@@ -185,26 +190,13 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   require(row_bytes % 16 == 0 && row_bytes <= config_.combine_row_bytes, "combined row bytes", row_bytes,
           "a multiple of 16, at most " + std::to_string(config_.combine_row_bytes));
   EpCombineArgs a{};
-  a.world = context_->world();
-  a.shared = shared_;
-  a.routing = routing_address(call.routing, config_);
-  a.local = local_;
+  fill_common(a, call, row_bytes);
   a.rows = call.rows;
   a.out = call.out;
   a.bias = call.bias;
-  a.weights = call.weights;
-  a.ids = call.ids;
-  a.expert_rank = expert_rank_;
   a.digest = digest_of({call.hidden, uint64_t(call.element)});
-  a.stamp = stamp_;
   a.hidden = call.hidden;
   a.row_count = call.row_count;
-  a.tokens = call.tokens;
-  a.topk = config_.topk;
-  a.id_bytes = call.id_bytes;
-  a.num_experts = config_.num_experts;
-  a.fan = config_.fan();
-  a.large = uint64_t(call.tokens) * a.fan * row_bytes > kCacheBytes;
   const core::Function& kernel = *combine_kernels_[size_t(call.element)];
   const uint64_t work = std::max<uint64_t>(uint64_t(call.tokens) * config_.fan(), kDefaultWarps * 8);
   context_->device().launch(kernel, shape(kernel, work, 16 + 16 * config_.world_size, 0), stream, &a);

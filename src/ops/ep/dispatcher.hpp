@@ -80,6 +80,9 @@ class Dispatcher {
   void combine(const CombineCall& call, uint64_t stream);
 
  private:
+  /// What both argument blocks say alike.
+  template <class Args, class Call>
+  void fill_common(Args& args, const Call& call, uint64_t row_bytes) const;
   core::LaunchShape shape(const core::Function& function, uint64_t work, uint32_t shared_bytes_fixed,
                           uint32_t shared_bytes_per_warp) const;
 

@@ -12,7 +12,6 @@ namespace mori {
 
 inline constexpr uint32_t kMaxRanks = 64;  // a token's destinations are one 64-bit mask
 inline constexpr uint32_t kMaxTopk = 32;
-inline constexpr uint32_t kEpMaxThreads = 1024;
 
 /// Where a dispatcher's symmetric objects lie: offsets in bytes from the start of the heap.
 struct EpShared {
@@ -52,7 +51,8 @@ struct EpLocal {
 static_assert(sizeof(EpLocal) == 64);
 inline constexpr uint32_t kEpMaxBlocks = 512;
 
-/// The routing handle's device memory, in 8-byte words from its start (see EpRouting in routing.hpp).
+/// The routing handle's device memory, in 8-byte words from its start; python/mori/ep/_results.py reads its
+/// head.
 struct EpRoutingAddress {
   uint64_t header;     ///< int64_t[4]: tokens (-1: not routed), rows received, epoch of the dispatch, stamp
   uint64_t received;   ///< int64_t[R]: rows from each source rank, C[*][me]
