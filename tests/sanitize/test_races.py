@@ -105,11 +105,6 @@ MUTANTS = {
         "  finish_large_copies();\n  sync_block();\n",
         "  finish_large_copies();\n",
     ),
-    "credit-granted-relaxed": (
-        "src/core/device/target_cpu.hpp",
-        "kStartIsOrdered = false",
-        "kStartIsOrdered = true",
-    ),
     "rows-counted-before-all-lanes-wrote": (
         "src/core/device/collective.hpp",
         "  sync_block();\n  if (block_lane() == 0) {\n    const bool last",
