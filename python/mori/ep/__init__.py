@@ -10,9 +10,10 @@ docs/ep.md tells the protocol, and what can go wrong.
 """
 
 from mori.ep._dispatcher import Dispatcher, combine, dispatch
+from mori.ep._recipe import Quantize
 from mori.ep._results import Received, RoutingHandle, Trimmed
 
-__all__ = ["Dispatcher", "Received", "RoutingHandle", "Trimmed", "combine", "dispatch"]
+__all__ = ["Dispatcher", "Quantize", "Received", "RoutingHandle", "Trimmed", "combine", "dispatch"]
 
-for _public in (Dispatcher, Received, RoutingHandle, Trimmed, combine, dispatch):
+for _public in (Dispatcher, Quantize, Received, RoutingHandle, Trimmed, combine, dispatch):
     _public.__module__ = "mori.ep"
