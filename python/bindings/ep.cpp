@@ -13,17 +13,49 @@ void bind_ep(py::module_& module) {
   using namespace mori::ep;
   using release_gil = py::call_guard<py::gil_scoped_release>;
 
+  py::enum_<mori::EpPlacement>(module, "EpPlacement")
+      .value("rank", mori::EpPlacement::rank)
+      .value("expert", mori::EpPlacement::expert)
+      .value("grouped", mori::EpPlacement::grouped);
+  py::enum_<mori::EpFormat>(module, "EpFormat")
+      .value("as_is", mori::EpFormat::as_is)
+      .value("e4m3fn", mori::EpFormat::e4m3fn)
+      .value("e4m3fnuz", mori::EpFormat::e4m3fnuz)
+      .value("e2m1", mori::EpFormat::e2m1);
+  py::enum_<mori::EpElement>(module, "EpElement")
+      .value("bf16", mori::EpElement::bf16)
+      .value("fp16", mori::EpElement::fp16)
+      .value("fp32", mori::EpElement::fp32);
+  py::enum_<mori::EpScale>(module, "EpScale")
+      .value("fp32", mori::EpScale::fp32)
+      .value("ue8m0", mori::EpScale::ue8m0);
+
+  py::class_<Convert>(module, "EpConvert")
+      .def(py::init([](mori::EpFormat format, mori::EpElement element, mori::EpScale scale, uint32_t group,
+                       uint32_t hidden, bool column_major) {
+             return Convert{format, element, scale, group, hidden, column_major};
+           }),
+           py::kw_only(), py::arg("format"), py::arg("element"), py::arg("scale"), py::arg("group"),
+           py::arg("hidden"), py::arg("column_major"));
   py::class_<Config>(module, "EpConfig")
       .def(py::init([](uint64_t row_bytes, uint64_t combine_row_bytes, uint64_t capacity, uint32_t world_size,
                        uint32_t num_experts, uint32_t topk, uint32_t max_tokens, uint32_t scale_bytes,
-                       uint32_t live_results) {
-             return Config{row_bytes, combine_row_bytes, capacity,    world_size,  num_experts,
-                           topk,      max_tokens,        scale_bytes, live_results};
+                       uint32_t live_results, mori::EpPlacement placement, uint32_t experts_per_rank,
+                       uint32_t expert_capacity, uint64_t grouped_slots, uint32_t alignment,
+                       const Convert& convert) {
+             return Config{row_bytes,     combine_row_bytes, capacity,
+                           world_size,    num_experts,       topk,
+                           max_tokens,    scale_bytes,       live_results,
+                           placement,     experts_per_rank,  expert_capacity,
+                           grouped_slots, alignment,         convert};
            }),
            py::kw_only(), py::arg("row_bytes"), py::arg("combine_row_bytes"), py::arg("capacity"),
            py::arg("world_size"), py::arg("num_experts"), py::arg("topk"), py::arg("max_tokens"),
-           py::arg("scale_bytes"), py::arg("live_results"))
-      .def_property_readonly("fan", &Config::fan);
+           py::arg("scale_bytes"), py::arg("live_results"), py::arg("placement") = mori::EpPlacement::rank,
+           py::arg("experts_per_rank") = 0, py::arg("expert_capacity") = 0, py::arg("grouped_slots") = 0,
+           py::arg("alignment") = 1, py::arg("convert") = Convert{})
+      .def_property_readonly("fan", &Config::fan)
+      .def_property_readonly("slots", &Config::slots);
 
   using EpReceiveLayout = mori::EpReceive;
   py::class_<EpReceiveLayout>(module, "EpReceiveLayout")
@@ -31,14 +63,40 @@ void bind_ep(py::module_& module) {
       .def_readonly("ids", &EpReceiveLayout::ids)
       .def_readonly("weights", &EpReceiveLayout::weights)
       .def_readonly("scales", &EpReceiveLayout::scales)
-      .def_readonly("sources", &EpReceiveLayout::sources);
+      .def_readonly("sources", &EpReceiveLayout::sources)
+      .def_readonly("routes", &EpReceiveLayout::routes);
+  py::class_<mori::EpScales>(module, "EpScaleLayout")
+      .def_readonly("columns", &mori::EpScales::columns)
+      .def_readonly("block", &mori::EpScales::block)
+      .def_readonly("row_bytes", &mori::EpScales::row_bytes)
+      .def_readonly("column_bytes", &mori::EpScales::column_bytes)
+      .def_readonly("block_bytes", &mori::EpScales::block_bytes);
+  py::class_<mori::EpRoutingAddress>(module, "EpRoutingLayout")
+      .def_readonly("header", &mori::EpRoutingAddress::header)
+      .def_readonly("received", &mori::EpRoutingAddress::received)
+      .def_readonly("sent", &mori::EpRoutingAddress::sent)
+      .def_readonly("returns", &mori::EpRoutingAddress::returns)
+      .def_readonly("chunks", &mori::EpRoutingAddress::chunks)
+      .def_readonly("buffer", &mori::EpRoutingAddress::buffer)
+      .def_readonly("masks", &mori::EpRoutingAddress::masks)
+      .def_readonly("positions", &mori::EpRoutingAddress::positions)
+      .def_readonly("counts", &mori::EpRoutingAddress::counts)
+      .def_readonly("offsets", &mori::EpRoutingAddress::offsets)
+      .def_readonly("routes", &mori::EpRoutingAddress::routes);
   py::class_<Layout>(module, "EpLayout")
       .def_readonly("signal_bytes", &Layout::signal_bytes)
       .def_readonly("heap_bytes", &Layout::heap_bytes)
       .def_readonly("routing_bytes", &Layout::routing_bytes)
       .def_readonly("receive", &Layout::receive)
       .def_readonly("receive_bytes", &Layout::receive_bytes)
-      .def_readonly("receive_buffers", &Layout::receive_buffers);
+      .def_readonly("receive_buffers", &Layout::receive_buffers)
+      .def_readonly("slots", &Layout::slots)
+      .def_readonly("scale", &Layout::scale)
+      .def_readonly("routing", &Layout::routing);
+  module.attr("EP_SEND") = mori::kEpSend;
+  module.attr("EP_RECEIVE") = mori::kEpReceive;
+  module.attr("EP_MAX_BLOCKS") = mori::kEpMaxBlocks;
+  module.attr("EP_TRACE_WORDS") = uint32_t(mori::kEpTraceWords);
   module.def("ep_layout", &make_layout, py::arg("config"));
 
   py::enum_<Element>(module, "Element")
@@ -59,20 +117,48 @@ void bind_ep(py::module_& module) {
       .def(
           "dispatch",
           [](Dispatcher& d, uint64_t stream, uint64_t x, uint64_t ids, uint64_t weights, uint64_t scales,
-             uint64_t routing, uint32_t tokens, uint32_t id_bytes, uint32_t buffer) {
-            d.dispatch({x, ids, weights, scales, routing, tokens, id_bytes, buffer}, stream);
+             uint64_t routing, uint32_t tokens, uint32_t id_bytes, uint32_t buffer, uint64_t load,
+             uint64_t active, uint64_t trace, uint32_t phases, uint32_t blocks) {
+            d.dispatch({x,
+                        ids,
+                        weights,
+                        scales,
+                        routing,
+                        tokens,
+                        id_bytes,
+                        buffer,
+                        load,
+                        {active, trace, phases, blocks}},
+                       stream);
           },
           py::arg("stream"), py::arg("x"), py::arg("ids"), py::arg("weights"), py::arg("scales"),
-          py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("buffer"), release_gil())
+          py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("buffer"), py::kw_only(),
+          py::arg("load") = 0, py::arg("active") = 0, py::arg("trace") = 0,
+          py::arg("phases") = mori::kEpSend | mori::kEpReceive, py::arg("blocks") = 0, release_gil())
       .def(
           "combine",
           [](Dispatcher& d, uint64_t stream, uint64_t rows, uint64_t out, uint64_t bias, uint64_t weights,
              uint64_t ids, uint64_t routing, uint32_t tokens, uint32_t id_bytes, uint32_t hidden,
-             uint32_t row_count, Element element) {
-            d.combine({rows, out, bias, weights, ids, routing, tokens, id_bytes, hidden, row_count, element},
+             uint32_t row_count, Element element, uint64_t active, uint64_t trace, uint32_t phases,
+             uint32_t blocks) {
+            d.combine({rows,
+                       out,
+                       bias,
+                       weights,
+                       ids,
+                       routing,
+                       tokens,
+                       id_bytes,
+                       hidden,
+                       row_count,
+                       element,
+                       {active, trace, phases, blocks}},
                       stream);
           },
           py::arg("stream"), py::arg("rows"), py::arg("out"), py::arg("bias"), py::arg("weights"),
           py::arg("ids"), py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("hidden"),
-          py::arg("row_count"), py::arg("element"), release_gil());
+          py::arg("row_count"), py::arg("element"), py::kw_only(), py::arg("active") = 0,
+          py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive, py::arg("blocks") = 0,
+          release_gil())
+      .def("place_experts", &Dispatcher::place_experts, py::arg("expert_rank"), release_gil());
 }

@@ -50,6 +50,8 @@ const char* refusal_name(Refusal refusal) {
       return "expert_id";
     case Refusal::stale:
       return "stale";
+    case Refusal::expert_capacity:
+      return "expert_capacity";
   }
   return "unknown refusal";
 }

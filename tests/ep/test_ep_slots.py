@@ -62,12 +62,11 @@ def positions(sent: list[Tokens], rank: int, expert_map: list[int], fan: int) ->
     return found
 
 
-def held_positions(recv: Received, world_size: int, fan: int) -> torch.Tensor:
+def held_positions(recv: Received, held: Any, world_size: int, fan: int) -> torch.Tensor:
     """The same as the handle holds it (EpRoutingAddress), where the masks say that there is a row."""
     data, tokens = recv.routing.data, recv.routing.tokens
-    first = 8 * (4 + 3 * world_size)
-    masks = data[first : first + 8 * tokens].view(torch.int64)
-    start = first + 8 * MAX_TOKENS
+    masks = data[held.masks : held.masks + 8 * tokens].view(torch.int64)
+    start = held.positions
     found = data[start : start + 4 * tokens * fan].view(torch.int32).view(tokens, fan).long()
     fans = (masks.unsqueeze(1) >> torch.arange(world_size) & 1).sum(1, keepdim=True)
     return found.masked_fill(torch.arange(fan) >= fans, -1)
@@ -90,7 +89,7 @@ def work(ctx: Any, routing: Routing, sent: list[Tokens], blocks: int, warps: int
             first_difference("sent", recv.routing.sent, reference.counts(sent, routing.expert_map)[ctx.rank]),
             first_difference(
                 "positions",
-                held_positions(recv, ctx.world_size, fan),
+                held_positions(recv, moe._layout.routing, ctx.world_size, fan),
                 positions(sent, ctx.rank, routing.expert_map, fan),
             ),
         ]

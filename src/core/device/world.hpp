@@ -28,6 +28,8 @@ enum class Refusal : uint64_t {
   mismatch = 2,  ///< ep: `peer` calls with another row size: expected = mine, seen = its
   expert_id =
       3,  ///< ep: a top-k id is out of range: peer = this rank, expected = number of experts, seen = id
+  expert_capacity =
+      5,  ///< ep: more rows for an expert of `peer` than it has slots: expected = slots, seen = rows
   stale =
       4,  ///< ep: a routing handle whose rows were overwritten: expected = its epoch, seen = the present one
 };

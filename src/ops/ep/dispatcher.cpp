@@ -40,9 +40,35 @@ uint64_t digest_of(std::initializer_list<uint64_t> fields, uint64_t h = kDigestS
   return h;
 }
 
+/// EpExperts as one table: for each expert its rank, then for each its key, then the first key of each rank.
+std::vector<int32_t> expert_table(const Config& c, const std::vector<int32_t>& expert_rank) {
+  require(expert_rank.size() == c.num_experts, "expert_map length", expert_rank.size(), "num_experts");
+  std::vector<int32_t> first(c.world_size + 1);
+  for (int32_t rank : expert_rank) {
+    require(rank >= 0 && uint32_t(rank) < c.world_size, "expert_map entry", uint32_t(rank), "a rank");
+    ++first[size_t(rank) + 1];
+  }
+  for (uint32_t r = 0; r < c.world_size; ++r) {
+    require(!c.by_expert() || uint32_t(first[r + 1]) <= c.experts_per_rank, "experts of a rank",
+            uint64_t(first[r + 1]), "at most experts_per_rank");
+    first[r + 1] += first[r];
+  }
+  std::vector<int32_t> table(expert_rank), next(first);
+  for (int32_t rank : expert_rank) table.push_back(next[size_t(rank)]++);
+  table.insert(table.end(), first.begin(), first.end());
+  return table;
+}
+
 }  // namespace
 
-Layout make_layout(const Config& c) {
+uint64_t Config::slots() const {
+  if (placement == EpPlacement::expert) return uint64_t(experts_per_rank) * expert_capacity;
+  return placement == EpPlacement::grouped ? grouped_slots : capacity;
+}
+
+namespace {
+
+void check(const Config& c) {
   require(c.world_size >= 1 && c.world_size <= kMaxRanks, "world_size", c.world_size, "1 to 64");
   require(c.row_bytes > 0 && c.row_bytes % 16 == 0, "row bytes", c.row_bytes, "a positive multiple of 16");
   require(c.combine_row_bytes > 0 && c.combine_row_bytes % 16 == 0, "combined row bytes", c.combine_row_bytes,
@@ -54,28 +80,93 @@ Layout make_layout(const Config& c) {
   require(c.capacity >= 1 && c.capacity < (uint64_t(1) << 32), "capacity", c.capacity, "1 to 2^32 - 1");
   require(uint64_t(c.max_tokens) * c.fan() < (uint64_t(1) << 32), "max_tokens", c.max_tokens,
           "such that max_tokens x min(world_size, topk) < 2^32");
+  if (!c.by_expert()) return;
+  require(c.num_experts + c.world_size <= kEpMaxKeys, "num_experts", c.num_experts,
+          "at most " + std::to_string(kEpMaxKeys) + " less the ranks in the layouts by expert");
+  require(c.experts_per_rank >= 1 && c.experts_per_rank <= c.num_experts, "experts_per_rank",
+          c.experts_per_rank, "1 to num_experts");
+  require(c.alignment >= 1 && c.alignment <= (1u << 20), "alignment", c.alignment, "1 to 2^20");
+  require(c.slots() >= 1 && c.slots() < (uint64_t(1) << 31), "slots of a receive buffer", c.slots(),
+          "1 to 2^31 - 1");
+}
+
+void check(const Convert& v, const Config& c) {
+  if (v.format == EpFormat::as_is) return;
+  const bool e2m1 = v.format == EpFormat::e2m1;
+  require(v.hidden * uint64_t(e2m1 ? 1 : 2) == c.row_bytes * 2, "hidden", v.hidden, "that of a row");
+  require(v.group == (e2m1 ? 32u : 128u) || (!e2m1 && v.group == v.hidden), "scale group", v.group,
+          e2m1 ? "32" : "128 or hidden");
+  require(v.hidden % v.group == 0 && v.hidden % 16 == 0, "hidden", v.hidden,
+          "a multiple of the scale group and of 16");
+  require(!e2m1 || v.scale == EpScale::ue8m0, "scale type", uint64_t(v.scale), "ue8m0 for e2m1");
+  require(c.scale_bytes == v.hidden / v.group * (v.scale == EpScale::fp32 ? 4 : 1), "scale bytes",
+          c.scale_bytes, "one scale for each group");
+}
+
+/// Scales lie beside their payload, slot by slot, or so that a column's are next to each other (as grouped
+/// GEMMs read them: columns 16-byte aligned).
+EpScales make_scales(const Config& c, uint64_t* bytes) {
+  EpScales s{};
+  s.bytes = c.scale_bytes;
+  s.columns = c.convert.format == EpFormat::as_is ? 1 : c.convert.hidden / c.convert.group;
+  s.block = 0xffffffffu;
+  s.row_bytes = c.scale_bytes;
+  s.column_bytes = s.bytes / s.columns;
+  *bytes = c.slots() * c.scale_bytes;
+  if (!c.convert.column_major || c.scale_bytes == 0) return s;
+  const uint32_t element = s.bytes / s.columns;
+  const uint64_t rows = c.placement == EpPlacement::expert ? c.expert_capacity : c.slots();
+  const uint64_t column_bytes = (rows * element + 15) / 16 * 16;
+  require(column_bytes < (uint64_t(1) << 32), "slots of a receive buffer", rows,
+          "such that a column of scales is below 4 GiB");
+  s.block = uint32_t(rows);
+  s.row_bytes = element;
+  s.column_bytes = uint32_t(column_bytes);
+  s.block_bytes = column_bytes * s.columns;
+  *bytes = (c.slots() + rows - 1) / rows * s.block_bytes;
+  return s;
+}
+
+uint64_t announcement_words(const Config& c) {
+  return kAnnounceCounts + c.world_size + (c.by_expert() ? c.num_experts : 0);
+}
+
+}  // namespace
+
+Layout make_layout(const Config& c) {
+  check(c);
+  check(c.convert, c);
   Layout l{};
   const uint64_t ranks = c.world_size;
   Walk heap;
+  l.shared.announcements = heap.take(2 * 8 * ranks * announcement_words(c));
   l.shared.counts = heap.take(8 * ranks * (ranks + kCountsExtra));
   l.shared.counts_signal = heap.take(8 * ranks);
   l.shared.rows_signal = heap.take(8 * ranks);
+  l.shared.chunks = heap.take(sizeof(EpChunk) * ranks * kEpMaxChunks);
   l.shared.combine_signal = heap.take(8 * ranks);
   l.shared.combine_digest = heap.take(8 * ranks);
   l.shared.credit_signal = heap.take(8 * ranks);
+  l.shared.combine_chunks = heap.take(8 * ranks * kEpMaxChunks);
   l.signal_bytes = heap.end;
   l.shared.combine_rows = heap.take(uint64_t(c.max_tokens) * c.fan() * c.combine_row_bytes);
+  uint64_t scale_bytes = 0;
+  l.slots = c.slots();
+  l.scale = make_scales(c, &scale_bytes);
   Walk buffer;
-  l.receive.rows = buffer.take(c.capacity * c.row_bytes);
+  l.receive.rows = buffer.take(l.slots * c.row_bytes);
   l.receive.ids = buffer.take(c.capacity * c.topk * 8);
   l.receive.weights = buffer.take(c.capacity * c.topk * 4);
-  l.receive.scales = buffer.take(c.capacity * c.scale_bytes);
+  l.receive.scales = buffer.take(scale_bytes);
   l.receive.sources = buffer.take(c.capacity * 8);
+  l.receive.routes = buffer.take(c.by_expert() ? c.capacity * c.topk * 4 : 0);
+  l.shared.receive = heap.end;
+  l.shared.receive_stride = buffer.end;
   for (uint32_t i = 0; i < c.live_results; ++i) l.receive_buffers.push_back(heap.take(buffer.end));
   l.receive_bytes = buffer.end;
   l.heap_bytes = heap.end;
-  const EpRoutingAddress end = routing_address(0, c);
-  l.routing_bytes = (end.positions + uint64_t(c.max_tokens) * c.fan() * 4 + 7) / 8 * 8;
+  l.routing = routing_address(0, c);
+  l.routing_bytes = (l.routing.routes + (c.by_expert() ? c.capacity * c.topk * 4 : 0) + 7) / 8 * 8;
   l.local_bytes = sizeof(EpLocal) + uint64_t(kEpMaxBlocks) * ranks * 4;
   return l;
 }
@@ -87,8 +178,13 @@ EpRoutingAddress routing_address(uint64_t start, const Config& c) {
   a.received = a.header + 4 * 8;
   a.sent = a.received + ranks * 8;
   a.returns = a.sent + ranks * 8;
-  a.masks = a.returns + ranks * 8;
+  a.chunks = a.returns + ranks * 8;
+  a.buffer = a.chunks + ranks * 8;
+  a.masks = a.buffer + 8;
   a.positions = a.masks + uint64_t(c.max_tokens) * 8;
+  a.counts = a.positions + uint64_t(c.max_tokens) * c.fan() * 4;
+  a.offsets = a.counts + uint64_t(c.experts_per_rank) * 4;
+  a.routes = a.offsets + (uint64_t(c.experts_per_rank) + 1) * 4;
   return a;
 }
 
@@ -98,39 +194,43 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
       config_(config),
       layout_(make_layout(config)),
       shared_(layout_.shared),
-      heap_offset_(heap_offset),
       wanted_(shape) {
   if (config.world_size != context_->world().world_size) {
     throw ConfigError("world_size=" + std::to_string(config.world_size) + " is not the context's");
   }
-  require(expert_rank.size() == config.num_experts, "expert_map length", expert_rank.size(), "num_experts");
-  for (int32_t rank : expert_rank) {
-    require(rank >= 0 && uint32_t(rank) < config.world_size, "expert_map entry", uint32_t(rank), "a rank");
-  }
   for (uint64_t* offset :
-       {&shared_.counts, &shared_.counts_signal, &shared_.rows_signal, &shared_.combine_signal,
-        &shared_.combine_digest, &shared_.credit_signal, &shared_.combine_rows}) {
+       {&shared_.announcements, &shared_.chunks, &shared_.combine_signal, &shared_.combine_digest,
+        &shared_.credit_signal, &shared_.combine_chunks, &shared_.combine_rows, &shared_.receive,
+        &shared_.counts, &shared_.counts_signal, &shared_.rows_signal}) {
     *offset += heap_offset;
   }
-  stamp_ = digest_of(
-      {config.world_size, context_->world().rank, config.num_experts, config.topk, config.max_tokens});
-  for (int32_t rank : expert_rank) stamp_ = digest_of({uint64_t(rank)}, stamp_);
   core::Device& device = context_->device();
   dispatch_kernel_ = &device.function("ep_dispatch", "ep_dispatch", sizeof(EpDispatchArgs));
   const char* names[3] = {"ep_combine_bf16", "ep_combine_fp16", "ep_combine_fp32"};
   for (int i = 0; i < 3; ++i)
     combine_kernels_[i] = &device.function("ep_combine", names[i], sizeof(EpCombineArgs));
+  const std::vector<int32_t> table = expert_table(config_, expert_rank);
   local_ = device.allocate(layout_.local_bytes);
-  expert_rank_ = device.allocate(expert_rank.size() * 4);
-  device.copy(expert_rank_, reinterpret_cast<uint64_t>(expert_rank.data()), expert_rank.size() * 4);
+  expert_table_ = device.allocate(table.size() * 4);
+  experts_ = {expert_table_, expert_table_ + 4ull * config.num_experts,
+              expert_table_ + 8ull * config.num_experts};
+  place_experts(expert_rank);
+}
+
+void Dispatcher::place_experts(const std::vector<int32_t>& expert_rank) {
+  const std::vector<int32_t> table = expert_table(config_, expert_rank);
+  context_->device().copy(expert_table_, reinterpret_cast<uint64_t>(table.data()), table.size() * 4);
+  stamp_ = digest_of(
+      {config_.world_size, context_->world().rank, config_.num_experts, config_.topk, config_.max_tokens});
+  for (int32_t rank : expert_rank) stamp_ = digest_of({uint64_t(rank)}, stamp_);
 }
 
 Dispatcher::~Dispatcher() {
   context_->device().free(local_);
-  if (expert_rank_ != 0) context_->device().free(expert_rank_);
+  if (expert_table_ != 0) context_->device().free(expert_table_);
 }
 
-core::LaunchShape Dispatcher::shape(const core::Function& function, uint64_t work,
+core::LaunchShape Dispatcher::shape(const core::Function& function, uint64_t work, uint32_t most_blocks,
                                     uint32_t shared_bytes_fixed, uint32_t shared_bytes_per_warp) const {
   const core::Properties& p = context_->device().properties();
   const bool cpu = context_->device().kind() == core::Kind::cpu;
@@ -141,7 +241,8 @@ core::LaunchShape Dispatcher::shape(const core::Function& function, uint64_t wor
   // All blocks wait for each other: they must be resident together.
   const uint32_t resident = context_->resident_blocks(function, shape.warps, shape.shared_bytes);
   const uint32_t limit = std::min(resident, kEpMaxBlocks);
-  const uint32_t most = std::min(wanted_.blocks != 0 ? wanted_.blocks : kDefaultBlocks, limit);
+  uint32_t most = std::min(wanted_.blocks != 0 ? wanted_.blocks : kDefaultBlocks, limit);
+  if (most_blocks != 0) most = std::min(most, most_blocks);
   const uint64_t useful = wanted_.blocks != 0 ? most : (work + shape.warps - 1) / shape.warps;
   shape.blocks = uint32_t(std::clamp<uint64_t>(useful, 1, most));
   return shape;
@@ -153,7 +254,6 @@ void Dispatcher::fill_common(Args& a, const Call& call, uint64_t row_bytes) cons
   a.shared = shared_;
   a.routing = routing_address(call.routing, config_);
   a.local = local_;
-  a.expert_rank = expert_rank_;
   a.ids = call.ids;
   a.weights = call.weights;
   a.stamp = stamp_;
@@ -171,17 +271,32 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   EpDispatchArgs a{};
   fill_common(a, call, config_.row_bytes);
   a.receive = layout_.receive;
+  a.experts = experts_;
+  a.scale = layout_.scale;
+  const Convert& v = config_.convert;
+  a.convert = {v.format, v.element, v.scale, v.group, v.hidden, 0};
   a.x = call.x;
   a.scales = call.scales;
-  a.buffer = heap_offset_ + layout_.receive_buffers[call.buffer];
+  a.active = call.options.active;
+  a.load = call.load;
+  a.trace = call.options.trace;
   a.row_bytes = config_.row_bytes;
   a.capacity = config_.capacity;
-  a.digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
-                        call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0});
-  a.scale_bytes = config_.scale_bytes;
+  a.slots = layout_.slots;
+  const uint64_t digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
+                                     call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0});
+  a.digest = uint32_t(digest ^ digest >> 32);
+  a.placement = config_.placement;
+  a.expert_capacity = config_.expert_capacity;
+  a.alignment = config_.alignment;
+  a.phases = call.options.phases;
+  a.buffer = call.buffer;
   const uint32_t ranks = config_.world_size;
-  context_->device().launch(*dispatch_kernel_,
-                            shape(*dispatch_kernel_, call.tokens, 32 + 16 * ranks, 4 * ranks), stream, &a);
+  const core::LaunchShape launch =
+      shape(*dispatch_kernel_, call.tokens, call.options.blocks, 32 + 16 * ranks, 4 * ranks);
+  a.senders = launch.blocks;
+  a.chunks = launch.blocks;
+  context_->device().launch(*dispatch_kernel_, launch, stream, &a);
 }
 
 void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
@@ -192,6 +307,7 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   EpCombineArgs a{};
   fill_common(a, call, row_bytes);
   a.rows = call.rows;
+  a.expert_rank = experts_.rank;
   a.out = call.out;
   a.bias = call.bias;
   a.digest = digest_of({call.hidden, uint64_t(call.element)});
@@ -199,7 +315,8 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.row_count = call.row_count;
   const core::Function& kernel = *combine_kernels_[size_t(call.element)];
   const uint64_t work = std::max<uint64_t>(uint64_t(call.tokens) * config_.fan(), kDefaultWarps * 8);
-  context_->device().launch(kernel, shape(kernel, work, 16 + 16 * config_.world_size, 0), stream, &a);
+  context_->device().launch(kernel, shape(kernel, work, call.options.blocks, 16 + 16 * config_.world_size, 0),
+                            stream, &a);
 }
 
 }  // namespace mori::ep

@@ -12,6 +12,16 @@
 
 namespace mori::ep {
 
+/// What dispatch makes of a payload; without a format rows and scales are sent as they come.
+struct Convert {
+  EpFormat format = EpFormat::as_is;
+  EpElement element = EpElement::bf16;  ///< of the tokens
+  EpScale scale = EpScale::fp32;
+  uint32_t group = 0;         ///< elements that share a scale
+  uint32_t hidden = 0;        ///< elements of a token
+  bool column_major = false;  ///< received scales: slots are next to each other
+};
+
 struct Config {
   uint64_t row_bytes = 0;          ///< payload of a dispatched row, multiple of 16
   uint64_t combine_row_bytes = 0;  ///< largest row that is combined, multiple of 16
@@ -22,20 +32,32 @@ struct Config {
   uint32_t max_tokens = 0;
   uint32_t scale_bytes = 0;   ///< per row, 0 = none
   uint32_t live_results = 0;  ///< receive buffers
+  EpPlacement placement = EpPlacement::rank;
+  uint32_t experts_per_rank = 0;  ///< most experts that live on one rank; expert layouts
+  uint32_t expert_capacity = 0;   ///< slots of each expert; expert layout
+  uint64_t grouped_slots = 0;     ///< slots of a receive buffer; grouped layout
+  uint32_t alignment = 1;         ///< of each expert's first slot; grouped layout
+  Convert convert;
 
   uint32_t fan() const { return world_size < topk ? world_size : topk; }
+  bool by_expert() const { return placement != EpPlacement::rank; }
+  /// Payloads of a receive buffer.
+  uint64_t slots() const;
 };
 
 /// Where everything lies, once: the total and the parts come from the same walk.
 struct Layout {
   EpShared shared;  ///< offsets from the start of the dispatcher's memory
   EpReceive receive;
+  EpScales scale;
   std::vector<uint64_t> receive_buffers;
   uint64_t signal_bytes = 0;   ///< at the start: signals and counts, zero before the first call
   uint64_t receive_bytes = 0;  ///< of one receive buffer
   uint64_t heap_bytes = 0;     ///< symmetric memory of a dispatcher
   uint64_t routing_bytes = 0;  ///< of a routing handle
   uint64_t local_bytes = 0;    ///< private device memory
+  uint64_t slots = 0;          ///< payloads of a receive buffer
+  EpRoutingAddress routing;    ///< offsets of the parts of a routing handle
 };
 /// Throws ConfigError naming the field, its value and what is allowed.
 Layout make_layout(const Config& config);
@@ -47,11 +69,21 @@ struct Shape {
   uint32_t warps = 0;
 };
 
+/// What a call may say besides its tensors; both kernels take it.
+struct CallOptions {
+  uint64_t active = 0;  ///< uint64_t[1] in device memory: bit of each rank that takes part; 0 = all
+  uint64_t trace = 0;   ///< uint64_t[kEpMaxBlocks][kEpTraceWords] in device memory, 0 = no
+  uint32_t phases = kEpSend | kEpReceive;  ///< of a call in two launches, the half that is meant
+  uint32_t blocks = 0;                     ///< at most so many, 0 = as the dispatcher does
+};
+
 struct DispatchCall {
   uint64_t x, ids, weights, scales;  ///< addresses; weights and scales may be 0
   uint64_t routing;                  ///< routing_bytes of device memory, written
   uint32_t tokens, id_bytes;
-  uint32_t buffer;  ///< which receive buffer
+  uint32_t buffer;    ///< which receive buffer
+  uint64_t load = 0;  ///< uint64_t[num_experts] in device memory, grows by my selections; 0 = no
+  CallOptions options{};
 };
 
 enum class Element : uint8_t { bf16, fp16, fp32 };
@@ -60,6 +92,7 @@ struct CombineCall {
   uint64_t routing;
   uint32_t tokens, id_bytes, hidden, row_count;
   Element element;
+  CallOptions options{};
 };
 
 class Dispatcher {
@@ -78,21 +111,23 @@ class Dispatcher {
   uint64_t local() const { return local_; }
   void dispatch(const DispatchCall& call, uint64_t stream);
   void combine(const CombineCall& call, uint64_t stream);
+  /// Moves experts to other ranks from the next call on. Nothing may run meanwhile, on any rank.
+  void place_experts(const std::vector<int32_t>& expert_rank);
 
  private:
   /// What both argument blocks say alike.
   template <class Args, class Call>
   void fill_common(Args& args, const Call& call, uint64_t row_bytes) const;
-  core::LaunchShape shape(const core::Function& function, uint64_t work, uint32_t shared_bytes_fixed,
-                          uint32_t shared_bytes_per_warp) const;
+  core::LaunchShape shape(const core::Function& function, uint64_t work, uint32_t most_blocks,
+                          uint32_t shared_bytes_fixed, uint32_t shared_bytes_per_warp) const;
 
   std::shared_ptr<core::Context> context_;
   Config config_;
   Layout layout_;
   EpShared shared_;
-  uint64_t heap_offset_;
+  EpExperts experts_{};
   uint64_t local_ = 0;
-  uint64_t expert_rank_ = 0;
+  uint64_t expert_table_ = 0;
   uint64_t stamp_ = 0;  ///< of what a routing handle depends on; differs between ranks
   Shape wanted_;
   const core::Function* dispatch_kernel_;

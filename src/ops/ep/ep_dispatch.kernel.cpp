@@ -52,7 +52,7 @@ MORI_DEVICE uint32_t* block_counts(const EpDispatchArgs& a) {
 
 /// Ranks that hold an expert of the token, as a mask. Callers: the warp.
 MORI_DEVICE uint64_t destinations(const EpDispatchArgs& a, uint64_t token) {
-  const int32_t* expert_rank = global<const int32_t>(a.expert_rank);
+  const int32_t* expert_rank = global<const int32_t>(a.experts.rank);
   uint64_t mask = 0;
   for (uint32_t k = lane_id(); k < a.topk; k += kWarpSize) {
     const int64_t id = load_id(a.ids, a.id_bytes, token * a.topk + k);
@@ -105,7 +105,7 @@ MORI_DEVICE void announce(const EpDispatchArgs& a, const DispatchBlock& block, u
     const uint32_t peer = i / width, column = i % width;
     uint64_t value = 0;
     if (column < ranks) value = block.first_slot[column];
-    if (column == ranks + kCountsBuffer) value = a.buffer;
+    if (column == ranks + kCountsBuffer) value = a.shared.receive + a.buffer * a.shared.receive_stride;
     if (column == ranks + kCountsDigest) value = a.digest;
     if (column == ranks + kCountsRefused) value = refused;
     store_relaxed<Scope::system>(peer_pointer<uint64_t>(a.world, peer, a.shared.counts) + me * width + column,
@@ -210,7 +210,7 @@ MORI_DEVICE void send(const EpDispatchArgs& a, uint64_t buffer, uint32_t rank, u
                       uint64_t token) {
   copy_row(a.large != 0, global<char>(buffer + a.receive.rows) + slot * a.row_bytes,
            global<const char>(a.x) + token * a.row_bytes, a.row_bytes);
-  const int32_t* expert_rank = global<const int32_t>(a.expert_rank);
+  const int32_t* expert_rank = global<const int32_t>(a.experts.rank);
   for (uint32_t k = lane_id(); k < a.topk; k += kWarpSize) {
     const int64_t id = load_id(a.ids, a.id_bytes, token * a.topk + k);
     const int64_t there = id >= 0 && uint32_t(expert_rank[id]) == rank ? id : -1;
@@ -225,8 +225,8 @@ MORI_DEVICE void send(const EpDispatchArgs& a, uint64_t buffer, uint32_t rank, u
     }
   }
   if (a.scales != 0) {
-    copy_scales(buffer + a.receive.scales + slot * a.scale_bytes, a.scales + token * a.scale_bytes,
-                a.scale_bytes);
+    copy_scales(buffer + a.receive.scales + slot * a.scale.bytes, a.scales + token * a.scale.bytes,
+                a.scale.bytes);
   }
   if (lane_id() == 0) {
     global<int64_t>(buffer + a.receive.sources)[slot] = int64_t(uint64_t(a.world.rank) << 32 | token);
