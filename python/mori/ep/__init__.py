@@ -9,8 +9,8 @@
 docs/ep.md tells the protocol, and what can go wrong.
 """
 
-from mori.ep._dispatcher import Dispatcher, combine, dispatch
 from mori.ep._calls import trace_buffer
+from mori.ep._dispatcher import Dispatcher, combine, dispatch
 from mori.ep._recipe import RECIPES, Quantize
 from mori.ep._results import Received, RoutingHandle, Trimmed
 

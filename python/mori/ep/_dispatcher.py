@@ -14,7 +14,7 @@ from mori.ep._calls import Call, CombineCall, DispatchCall
 from mori.ep._check import check_tensor
 from mori.ep._experts import CopyChooser, Placement, place
 from mori.ep._leases import Leases
-from mori.ep._plan import Plan, make_plan, names, value_types
+from mori.ep._plan import Plan, make_plan, value_types
 from mori.ep._recipe import Quantize
 from mori.ep._results import Received, RoutingHandle
 from mori.errors import ConfigError, MoriError
@@ -92,11 +92,11 @@ class Dispatcher:
             _launch_number(name, value)
         self.debug = ctx.debug if debug is None else bool(debug)
         config = self.plan.core(ctx.world_size)
-        self.core_layout = _core.ep_layout(config)
+        self._layout = _core.ep_layout(config)
         check_same(ctx.mesh, "mori.ep.Dispatcher", self.plan.digest(), timeout=ctx.timeout)
         # The signals must be 0 before a peer can raise them; only the head of the memory holds any.
-        self._memory = ctx.heap.allocate(self.core_layout.heap_bytes, purpose="mori.ep.Dispatcher")
-        ctx.heap.core.fill(self._memory.offset, 0, self.core_layout.signal_bytes)
+        self._memory = ctx.heap.allocate(self._layout.heap_bytes, purpose="mori.ep.Dispatcher")
+        ctx.heap.core.fill(self._memory.offset, 0, self._layout.signal_bytes)
         ctx.mesh.barrier("mori.ep.Dispatcher", timeout=ctx.timeout)
         self._core: Any = _core.EpDispatcher(
             ctx.core,
@@ -106,7 +106,7 @@ class Dispatcher:
             blocks=blocks or ctx.default_blocks,
             warps=warps,
         )
-        self._leases = Leases(ctx, self._memory, self.core_layout, live_results)
+        self._leases = Leases(ctx, self._memory, self._layout, live_results)
         self.placement: Placement = self.plan.placement
         self.chooser: CopyChooser | None = None
         if self.placement.replicated:
@@ -155,7 +155,7 @@ class Dispatcher:
     @property
     def routing_bytes(self) -> int:
         """Size of the `data` of a routing handle."""
-        return int(self.core_layout.routing_bytes)
+        return int(self._layout.routing_bytes)
 
     @property
     def load(self) -> torch.Tensor:
@@ -333,9 +333,7 @@ class Dispatcher:
 
     # -- handles
 
-    def handle(
-        self, data: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor | None
-    ) -> RoutingHandle:
+    def handle(self, data: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor | None) -> RoutingHandle:
         """A routing handle over these tensors."""
         copies = None if self.chooser is None else self.chooser.copies(topk_ids)
         return RoutingHandle(self, data, topk_ids, topk_weights, copies)
@@ -481,7 +479,7 @@ class Dispatcher:
                 f"apply_weights=True in layout={self.plan.layout}: the received rows, and the weights beside them, "
                 "were given back; combine before release, or apply the weights in the experts"
             )
-        return start + int(self.core_layout.receive.weights)
+        return start + int(self._layout.receive.weights)
 
     def launch(self, call: Call, phases: int) -> None:
         """Runs a call, or half of one. What it raises leaves memory and handles as if it had not been made."""

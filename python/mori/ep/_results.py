@@ -109,7 +109,7 @@ class RoutingHandle:
         owner = self._owned()
         if name in ("counts", "offsets", "routes") and owner.plan.layout == "rank":
             raise ConfigError(f"{name} of experts: layout='rank' does not sort by expert; make it expert or grouped")
-        offset = int(getattr(owner.core_layout.routing, name))
+        offset = int(getattr(owner._layout.routing, name))
         return self.data[offset : offset + count * width].view(torch.int64 if width == 8 else torch.int32)
 
 
@@ -151,7 +151,7 @@ class Received:
     ) -> None:
         self.routing = routing
         self._plan: Plan = owner.plan
-        self._layout: Any = owner.core_layout
+        self._layout: Any = owner._layout
         self._experts, self._chooser = owner.local_experts, owner.chooser
         self._memory, self._release, self._valid = memory, release, valid
         self._guarded = owner.debug
@@ -172,13 +172,16 @@ class Received:
         if kind is None:
             return None
         columns, dtype = kind
+        plan, begin = self._plan, int(self._layout.receive.scales)
+        if plan.recipe is None or not plan.recipe.column_major:
+            flat = self._rows(begin, plan.slots, columns, dtype)
+            return flat.view(-1, plan.expert_capacity, columns)[: self._experts] if plan.layout == "expert" else flat
         where, width = self._layout.scale, dtype.itemsize
-        blocks = self._plan.slots // where.block if where.block else 0
-        begin = int(self._layout.receive.scales)
-        raw = self._bytes(begin, blocks * where.block_bytes).view(dtype)
+        blocks = plan.slots // where.block
         strides = [where.block_bytes // width, where.row_bytes // width, where.column_bytes // width]
-        shaped = raw.as_strided((blocks, where.block, columns), strides, raw.storage_offset())
-        return shaped[: self._experts] if self._plan.layout == "expert" else shaped[0]
+        raw = self._bytes(begin, blocks * where.block_bytes).view(dtype)
+        shaped = raw.as_strided((blocks, where.block, columns), strides)
+        return shaped[: self._experts] if plan.layout == "expert" else shaped[0]
 
     @functools.cached_property
     def topk_ids(self) -> torch.Tensor:
