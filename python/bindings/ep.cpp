@@ -82,7 +82,8 @@ void bind_ep(py::module_& module) {
       .def_readonly("positions", &mori::EpRoutingAddress::positions)
       .def_readonly("counts", &mori::EpRoutingAddress::counts)
       .def_readonly("offsets", &mori::EpRoutingAddress::offsets)
-      .def_readonly("routes", &mori::EpRoutingAddress::routes);
+      .def_readonly("routes", &mori::EpRoutingAddress::routes)
+      .def_readonly("row_weights", &mori::EpRoutingAddress::row_weights);
   py::class_<Layout>(module, "EpLayout")
       .def_readonly("signal_bytes", &Layout::signal_bytes)
       .def_readonly("heap_bytes", &Layout::heap_bytes)
@@ -160,5 +161,7 @@ void bind_ep(py::module_& module) {
           py::arg("row_count"), py::arg("element"), py::kw_only(), py::arg("active") = 0,
           py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive, py::arg("blocks") = 0,
           release_gil())
+      .def("start_at", &Dispatcher::start_at, py::arg("dispatch_epoch"), py::arg("combine_epoch"),
+           release_gil())
       .def("place_experts", &Dispatcher::place_experts, py::arg("expert_rank"), release_gil());
 }
