@@ -82,8 +82,7 @@ void bind_ep(py::module_& module) {
       .def_readonly("positions", &mori::EpRoutingAddress::positions)
       .def_readonly("counts", &mori::EpRoutingAddress::counts)
       .def_readonly("offsets", &mori::EpRoutingAddress::offsets)
-      .def_readonly("routes", &mori::EpRoutingAddress::routes)
-      .def_readonly("row_weights", &mori::EpRoutingAddress::row_weights);
+      .def_readonly("routes", &mori::EpRoutingAddress::routes);
   py::class_<Layout>(module, "EpLayout")
       .def_readonly("signal_bytes", &Layout::signal_bytes)
       .def_readonly("heap_bytes", &Layout::heap_bytes)

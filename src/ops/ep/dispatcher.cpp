@@ -167,7 +167,7 @@ Layout make_layout(const Config& c) {
   l.receive_bytes = buffer.end;
   l.heap_bytes = heap.end;
   l.routing = routing_address(0, c);
-  l.routing_bytes = (l.routing.row_weights + (c.by_expert() ? c.capacity * c.topk * 4 : 0) + 7) / 8 * 8;
+  l.routing_bytes = (l.routing.routes + (c.by_expert() ? c.capacity * c.topk * 4 : 0) + 7) / 8 * 8;
   l.local_bytes = sizeof(EpLocal);
   return l;
 }
@@ -186,7 +186,6 @@ EpRoutingAddress routing_address(uint64_t start, const Config& c) {
   a.counts = a.positions + uint64_t(c.max_tokens) * c.fan() * 4;
   a.offsets = a.counts + uint64_t(c.experts_per_rank) * 4;
   a.routes = a.offsets + (uint64_t(c.experts_per_rank) + 1) * 4;
-  a.row_weights = a.routes + (c.by_expert() ? c.capacity * c.topk * 4 : 0);
   return a;
 }
 

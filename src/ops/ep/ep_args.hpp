@@ -97,7 +97,6 @@ struct EpRoutingAddress {
   uint64_t counts;     ///< int32_t[experts_per_rank]: rows of each of my experts; expert layouts
   uint64_t offsets;    ///< int32_t[experts_per_rank + 1]: first slot of each, then slots used; expert layouts
   uint64_t routes;     ///< int32_t[capacity][topk]: as EpReceive::routes; expert layouts
-  uint64_t row_weights;  ///< float[capacity][topk]: as EpReceive::weights; expert layouts, with weights
 };
 
 /// Where experts live. Keys number the experts by rank, then by their place on it.

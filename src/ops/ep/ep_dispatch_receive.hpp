@@ -64,14 +64,8 @@ MORI_DEVICE void copy_slot_scales(const EpDispatchArgs& a, uint64_t buffer, uint
 MORI_DEVICE void spread_row(const EpDispatchArgs& a, uint64_t buffer, uint64_t row, uint32_t part,
                             uint32_t parts) {
   const int32_t* routes = global<const int32_t>(buffer + a.receive.routes) + row * a.topk;
-  if (part == 0) {
-    for (uint32_t k = lane_id(); k < a.topk; k += kWarpSize) {
-      global<int32_t>(a.routing.routes)[row * a.topk + k] = routes[k];
-      if (a.weights != 0) {
-        global<float>(a.routing.row_weights)[row * a.topk + k] =
-            global<const float>(buffer + a.receive.weights)[row * a.topk + k];
-      }
-    }
+  for (uint32_t k = lane_id(); k < a.topk && part == 0; k += kWarpSize) {
+    global<int32_t>(a.routing.routes)[row * a.topk + k] = routes[k];
   }
   uint32_t first = 0;
   while (first < a.topk && routes[first] < 0) ++first;
