@@ -305,7 +305,19 @@ core::LaunchShape Dispatcher::dispatch_shape(const DispatchCall& call, EpDispatc
   const bool sends = (call.options.phases & kEpSend) != 0;
   uint64_t work = uint64_t(call.tokens) * ((config_.row_bytes + kBytesPerWarp - 1) / kBytesPerWarp);
   if (!sends) work = config_.by_expert() ? config_.capacity : 1;
-  core::LaunchShape launch = shape(*dispatch_kernel_, work, call.options.blocks, shared_bytes, 0);
+  core::LaunchShape launch;
+  const uint32_t bound = config_.convert.format == EpFormat::as_is ? 512 : 256;  // of the kernel's threads
+  const bool cpu = context_->device().kind() == core::Kind::cpu;
+  launch.warps = wanted_.warps != 0 ? wanted_.warps : cpu ? 1 : kDefaultWarps;
+  launch.warps = std::min(launch.warps, bound / p.warp_size);
+  launch.shared_bytes = shared_bytes;
+  // Blocks wait for each other's ranks: they must be resident together.
+  uint32_t most =
+      std::min(context_->resident_blocks(*dispatch_kernel_, launch.warps, shared_bytes), kEpMaxBlocks);
+  most = std::min(most, wanted_.blocks != 0 ? wanted_.blocks : kDefaultBlocks);
+  if (call.options.blocks != 0) most = std::min(most, call.options.blocks);
+  const uint64_t useful = wanted_.blocks != 0 ? most : (work + launch.warps - 1) / launch.warps;
+  launch.blocks = uint32_t(std::clamp<uint64_t>(useful, 1, most));
   a.senders = launch.blocks;
   uint32_t turns = 1;
   const bool split = config_.by_expert() && sends && p.warp_size > 1 && launch.blocks >= 4;
