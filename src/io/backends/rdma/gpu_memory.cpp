@@ -67,7 +67,7 @@ std::optional<Dmabuf> export_cuda(const GpuDriver& d, const Region& region, std:
   }
   const uint64_t page = uint64_t(::sysconf(_SC_PAGESIZE));
   const uint64_t start = region.address & ~(page - 1);
-  const uint64_t end = std::min((region.address + region.bytes + page - 1) & ~(page - 1), base + bytes);
+  const uint64_t end = (region.address + region.bytes + page - 1) & ~(page - 1);
   int fd = -1;
   const int status = get(&fd, start, end - start, kRangeHandleDmabuf, 0);
   if (status != 0) {

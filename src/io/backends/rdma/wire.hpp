@@ -14,9 +14,9 @@
 
 namespace mori::io::rdma {
 
-inline constexpr size_t kMaxNics = 16;           ///< of one engine
+inline constexpr size_t kMaxNics = 16;  ///< of one engine
 inline constexpr size_t kMaxQueuesPerRail = 32;
-inline constexpr size_t kMaxWords = 512;         ///< of a name or a reason
+inline constexpr size_t kMaxWords = 512;  ///< of a name or a reason
 
 /// How a port is reached.
 struct Address {
