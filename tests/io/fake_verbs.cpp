@@ -77,6 +77,7 @@ struct FakeQp {
   uint32_t depth = 0, max_sge = 0, max_inline = 0;
   uint64_t posted = 0, freed = 0;
   std::deque<FakeWr> queue;
+  Time busy_until{};
 };
 
 struct FakeNic {
@@ -336,6 +337,7 @@ int fake_post(Qp* qp, SendWr* wr, SendWr** bad) {
       w.violate("too many pieces");
       return EINVAL;
     }
+    q.busy_until = std::max(q.busy_until, steady_clock::now()) + std::chrono::microseconds(w.latency_us);
     FakeWr f{wr->wr_id,
              q.posted++,
              wr->rdma.remote_addr,
@@ -344,7 +346,7 @@ int fake_post(Qp* qp, SendWr* wr, SendWr** bad) {
              (wr->send_flags & kSignaled) != 0,
              {},
              {},
-             steady_clock::now() + std::chrono::microseconds(w.latency_us)};
+             q.busy_until};
     w.gathers += wr->num_sge > 1;
     for (int i = 0; i < wr->num_sge; ++i) {
       const Sge& s = wr->sg_list[i];

@@ -9,7 +9,7 @@
 extern "C" {
 /// Forgets everything and makes `nics` NICs. Nothing may be open.
 void fake_reset(int nics);
-/// Time that a work request takes.
+/// Time that a work request takes; a queue pair does one after the other.
 void fake_latency(int us);
 /// The work request number `after` from now on NIC `nic` (as initiator) completes with `status`; once.
 void fake_fail(int nic, int after, int status);

@@ -52,6 +52,8 @@ struct Config {
   std::chrono::milliseconds quiesce{2000};     ///< for the peer's word that an old queue pair is gone
   std::chrono::milliseconds probe{3000};       ///< for the first write over a fresh rail
 
+  std::chrono::milliseconds retry_after{5000};  ///< until a pair of NICs that failed is tried again
+
   // For tests: another library, another machine, other GPU memory.
   std::string library;
   std::optional<core::Topology> topology;

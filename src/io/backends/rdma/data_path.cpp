@@ -236,7 +236,7 @@ void RdmaBackend::settle(Link& link, Work& work) {
   }
   if (work.confirmed_bytes > work.told_bytes) work.job->progressed(work.confirmed_bytes - work.told_bytes);
   if (work.queued) std::erase(link.ready, &work);
-  done_.emplace_back(work.job, std::move(outcome));
+  done_.push_back({work.job, std::move(outcome), work.route.open_jobs});
   link.works.erase(&work);
   changed_.notify_all();
 }
@@ -292,8 +292,14 @@ void RdmaBackend::review(Link& link) {
   }
 }
 
+RdmaBackend::Done RdmaBackend::take_done() { return std::exchange(done_, {}); }
+
 void RdmaBackend::deliver(Done done) {
-  for (auto& [job, outcome] : done) job->finish(std::move(outcome));
+  if (done.empty()) return;
+  for (Ended& ended : done) ended.job->finish(std::move(ended.outcome));
+  Lock lock(mutex_);
+  for (const Ended& ended : done) --*ended.open_jobs;
+  changed_.notify_all();
 }
 
 }  // namespace mori::io::rdma

@@ -57,6 +57,9 @@ class RdmaRoute final : public Route {
   const uint64_t address;
   std::array<std::optional<uint32_t>, kMaxNics> keys;  ///< by the owner's number of its NIC
 
+  /// Jobs whose finish() has not returned; guarded by the backend's mutex.
+  const std::shared_ptr<uint64_t> open_jobs = std::make_shared<uint64_t>(0);
+
   bool uses(const Rail& rail, const LocalMemory& local) const {
     return keys[rail.remote.index] && local.on(rail.nic.index()) != nullptr;
   }

@@ -235,6 +235,7 @@ void RdmaBackend::submit(JobPtr job) {
     }
     Work& work = *owned;
     link.works.emplace(&work, std::move(owned));
+    ++*route.open_jobs;
     enqueue(link, work);
     pump(link);
     const bool waits = link.works.contains(&work) && work.under_way == 0;
@@ -281,10 +282,9 @@ void RdmaBackend::revoke(Route& route) {
   auto& mine = static_cast<RdmaRoute&>(route);
   Link& link = *mine.link;
   Lock lock(mutex_);
-  const auto of_route = [&](const auto& entry) { return &entry.first->route == &mine; };
   std::vector<Work*> works;
   for (const auto& entry : link.works) {
-    if (of_route(entry)) works.push_back(entry.first);
+    if (&entry.first->route == &mine) works.push_back(entry.first);
   }
   for (Work* work : works) {
     stop(link, *work, StatusCode::err_not_found, "rdma: the memory was deregistered", false);
@@ -296,8 +296,7 @@ void RdmaBackend::revoke(Route& route) {
   deliver(std::move(done));
   wake();
   lock.lock();
-  changed_.wait(lock,
-                [&] { return closing_ || std::none_of(link.works.begin(), link.works.end(), of_route); });
+  changed_.wait(lock, [&] { return closing_ || *mine.open_jobs == 0; });
 }
 
 void RdmaBackend::lost(Peer& peer) {

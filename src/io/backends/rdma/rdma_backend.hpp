@@ -56,7 +56,12 @@ class RdmaBackend final : public Backend {
 
  private:
   using Lock = std::unique_lock<std::mutex>;
-  using Done = std::vector<std::pair<JobPtr, Outcome>>;
+  struct Ended {
+    JobPtr job;
+    Outcome outcome;
+    std::shared_ptr<uint64_t> open_jobs;  ///< of its route, which may be gone when finish() returns
+  };
+  using Done = std::vector<Ended>;
   struct Limbo {
     Work* work;
     Range range;
@@ -83,8 +88,9 @@ class RdmaBackend final : public Backend {
   void watch(Link& link, Deadline now);
   /// Ends what cannot go anywhere, or asks for repair.
   void review(Link& link);
-  Done take_done() { return std::exchange(done_, {}); }
-  static void deliver(Done done);
+  /// The caller delivers them, without mutex_.
+  Done take_done();
+  void deliver(Done done);
 
   // progress.cpp
   void progress_loop();

@@ -17,7 +17,6 @@ namespace mori::io::rdma {
 namespace {
 
 constexpr std::chrono::milliseconds kFlush{200};  ///< a queue pair that does not flush is destroyed as it is
-constexpr std::chrono::seconds kRetryAfter{5};    ///< a pair of NICs that failed
 constexpr std::chrono::seconds kConnect{10};      ///< for all rails of a link together
 
 }  // namespace
@@ -176,7 +175,7 @@ void RdmaBackend::connect_rails(Link& link, Deadline deadline, const LocalMemory
       }
       if (up >= config_.nics_per_transfer) return;
       const auto now = Clock::now();
-      link.next_attempt = now + kRetryAfter;
+      link.next_attempt = now + config_.retry_after;
       for (Candidate& c : link.candidates) {
         if (c.not_before > now || c.nic->dead) continue;
         if (route != nullptr && (!route->keys[c.card.index] || local->on(c.nic->index()) == nullptr))
@@ -186,7 +185,7 @@ void RdmaBackend::connect_rails(Link& link, Deadline deadline, const LocalMemory
                  (&rail->nic == c.nic || rail->remote.index == c.card.index);
         });
         if (taken) continue;
-        c.not_before = now + kRetryAfter;
+        c.not_before = now + config_.retry_after;
         candidate = c;
         tried = true;
         break;
