@@ -2,12 +2,11 @@
 // SPDX-License-Identifier: MIT
 //
 // All rails from this engine to one peer, and the works that wait for room on them. Guarded by the backend's
-// mutex, except where a comment says otherwise.
+// mutex.
 #pragma once
 #include <array>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -30,7 +29,7 @@ struct Link : std::enable_shared_from_this<Link> {
   explicit Link(Peer& to) : peer(to) {}
 
   Peer& peer;
-  std::timed_mutex setup;  ///< one thread at a time makes rails; taken before the backend's mutex
+  bool connecting = false;  ///< a thread makes rails: one at a time
   std::vector<Candidate> candidates;
   std::vector<std::unique_ptr<Rail>> rails;
   std::unordered_map<Work*, std::unique_ptr<Work>> works;

@@ -9,7 +9,7 @@
 //   progress.cpp      the thread that sleeps until a NIC or a caller has something to say
 //   repair.cpp        the thread that takes broken rails down and makes others
 //
-// Locks: Link::setup, then mutex_. Nothing that waits for a peer, and no Job::finish(), happens under mutex_.
+// One lock, mutex_. Nothing that waits for a peer, and no Job::finish(), happens under mutex_.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -108,6 +108,7 @@ class RdmaBackend final : public Backend {
   void resolve(Link& link, const std::vector<Limbo>& limbo, const std::string& doubt, StatusCode code);
   /// Makes rails until the wished number is up. With `local` and `route`, only such as serve them count.
   void connect_rails(Link& link, Deadline deadline, const LocalMemory* local, const RdmaRoute* route);
+  void make_rails(Link& link, Deadline deadline, const LocalMemory* local, const RdmaRoute* route);
   std::unique_ptr<Rail> open_rail(Link& link, const Candidate& candidate, Deadline deadline);
 
   const Config config_;

@@ -160,8 +160,20 @@ void RdmaBackend::resolve(Link& link, const std::vector<Limbo>& limbo, const std
 
 void RdmaBackend::connect_rails(Link& link, Deadline deadline, const LocalMemory* local,
                                 const RdmaRoute* route) {
-  std::unique_lock<std::timed_mutex> setup(link.setup, std::defer_lock);
-  if (!setup.try_lock_until(std::min(deadline, Clock::now() + std::chrono::hours(1)))) return;
+  Lock turn(mutex_);
+  const auto mine = [&] { return !link.connecting || closing_; };
+  const Deadline patience = std::min(deadline, Clock::now() + std::chrono::hours(1));
+  if (!changed_.wait_until(turn, patience, mine) || closing_) return;
+  link.connecting = true;
+  turn.unlock();
+  make_rails(link, deadline, local, route);
+  turn.lock();
+  link.connecting = false;
+  changed_.notify_all();
+}
+
+void RdmaBackend::make_rails(Link& link, Deadline deadline, const LocalMemory* local,
+                             const RdmaRoute* route) {
   for (;;) {
     Candidate candidate;
     {
