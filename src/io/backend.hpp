@@ -17,12 +17,21 @@
 #include <string>
 #include <string_view>
 
+#include "src/io/fd.hpp"
 #include "src/io/types.hpp"
 
 namespace mori::io {
 
 using Clock = std::chrono::steady_clock;
 using Deadline = Clock::time_point;  ///< Deadline::max() = none
+
+/// A TCP socket between the two backends of a pair, both ends authenticated: for payload (tcp). The keys are
+/// fresh per stream and direction, for MACs of frames that must not be forged; nothing protects other bytes.
+struct Stream {
+  Fd fd;  ///< non-blocking, TCP_NODELAY
+  std::array<uint8_t, 16> send_key{};
+  std::array<uint8_t, 16> receive_key{};
+};
 
 /// Another engine, reached over an authenticated control connection. Outlives every job to it.
 /// Every call may come from any thread; ask() must not be called from answer() or told() (they run on the
@@ -39,9 +48,14 @@ class Peer {
   /// One message to the backend of the same name at the peer, and its answer. At most 1 MiB each way.
   /// Throws TimeoutError at the deadline, PeerLost when the connection breaks, TransportError with the peer's
   /// words when it refuses.
-  virtual std::string ask(std::string_view backend, std::string_view request, Deadline deadline) = 0;
+  /// `fds` takes the file descriptors that come with the answer (same_host() only, at most 16).
+  virtual std::string ask(std::string_view backend, std::string_view request, Deadline deadline,
+                          std::vector<Fd>* fds = nullptr) = 0;
   /// One message without an answer, in order with the others. False: the connection is down.
   virtual bool tell(std::string_view backend, std::string_view message) = 0;
+  /// One more socket to the peer; its other end goes to accepted() of the backend of the same name there.
+  /// Throws as ask().
+  virtual Stream open_stream(std::string_view backend, Deadline deadline) = 0;
 };
 
 /// A transfer's share that one backend carries. The memories stay registered until finish() was called.
@@ -112,9 +126,13 @@ class Backend {
   virtual bool eager_attach() const { return false; }
   /// No initiator uses the region any more.
   virtual void detach(const Region&) {}
-  /// A message of the peer's backend (control thread: do not block). Throwing sends the words back.
-  virtual std::string answer(Peer&, std::string_view /*request*/) { return {}; }
+  /// A message of the peer's backend (control thread: do not block). Throwing sends the words back. What is
+  /// put into `pass` goes with the answer as file descriptors (same_host() only, at most 16) and is closed
+  /// here.
+  virtual std::string answer(Peer&, std::string_view /*request*/, std::vector<Fd>& /*pass*/) { return {}; }
   virtual void told(Peer&, std::string_view /*message*/) {}
+  /// The other end of a peer's open_stream() (control thread).
+  virtual void accepted(Peer&, Stream) {}
 
   // ---- initiator
   // -----------------------------------------------------------------------------------------------
