@@ -16,7 +16,7 @@
 #include "src/core/memory/peer_memory.hpp"
 #include "src/core/runtime/copy_queue.hpp"
 #include "src/io/backend.hpp"
-#include "src/io/backends/p2p/p2p_backend.hpp"
+#include "src/io/backends/p2p/p2p.hpp"
 
 namespace mori::io::p2p {
 

@@ -4,7 +4,7 @@
 // Which memories p2p reaches, and who looks at the jobs under way: the submitter queues the first windows, a
 // waiter looks for 50 us (spinning, since small transfers take less than a sleep), and one thread looks from
 // then on, the less often the longer a job takes. The thread sleeps while there are no jobs.
-#include "src/io/backends/p2p/p2p_backend.hpp"
+#include "src/io/backends/p2p/p2p.hpp"
 
 #include <unistd.h>
 
