@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <system_error>
 
 namespace mori::io {
 
@@ -42,6 +43,8 @@ Outcome closed_outcome(StatusCode why, std::vector<Segment> unfinished) {
 std::vector<Segment> all_segments(const Job& job) { return {job.segments().begin(), job.segments().end()}; }
 
 namespace {
+
+constexpr std::chrono::milliseconds kHelp{1};  // then the waiter looks at its own deadline
 
 /// Takes pieces off a list of segments, front to back.
 class Cursor {
@@ -187,24 +190,30 @@ void Crew::run(Job& job, Piece piece) {
 
 void Crew::submit(JobPtr job, Piece piece) {
   auto task = std::make_shared<Task>(std::move(job), piece);
+  bool alone = false;
   const size_t wanted = task->job->bytes() > piece.bytes ? threads_wanted_ : 1;
   {
     std::lock_guard<std::mutex> guard(mutex_);
+    try {
+      while (idle_ < wanted && threads_.size() < threads_wanted_) start_thread();
+    } catch (const std::system_error&) {  // the process may have no more threads
+    }
+    alone = threads_.empty();
     tasks_.emplace(task->job.get(), task);
-    queue_.push_back(std::move(task));
-    while (idle_ < wanted && threads_.size() < threads_wanted_) start_thread();
+    if (!alone) queue_.push_back(task);
   }
   wake_.notify_all();
+  if (alone) work(*task, Deadline::max());
 }
 
 void Crew::start_thread() {
   pid_ = getpid();
-  ++idle_;  // it will be, and who submits next counts on it
   threads_.emplace_back([this] {
     block_signals();
     pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
     loop();
   });
+  ++idle_;  // it will be, and who submits next counts on it
 }
 
 void Crew::loop() {
@@ -215,7 +224,7 @@ void Crew::loop() {
     --idle_;
     const std::shared_ptr<Task> task = queue_.front();
     lock.unlock();
-    work(*task);
+    work(*task, Deadline::max());
     lock.lock();
     ++idle_;
     std::erase(queue_, task);  // work() returns when no piece is left to claim
@@ -230,22 +239,22 @@ bool Crew::help(Job& job) {
     if (found == tasks_.end()) return false;
     task = found->second;
   }
-  work(*task);
-  return true;
+  return work(*task, Clock::now() + kHelp);
 }
 
-void Crew::work(Task& task) {
+bool Crew::work(Task& task, Deadline until) {
   std::vector<Segment> piece;
-  for (;;) {
+  for (bool carried = false;; carried = true) {
     uint64_t bytes = 0;
     {
       std::lock_guard<std::mutex> guard(task.mutex);
-      if (task.finished || task.cursor.at_end()) return;
+      if (task.finished || task.cursor.at_end()) return carried;
+      if (carried && until != Deadline::max() && Clock::now() >= until) return true;
       Outcome stop = stop_of(*task.job, task.route->gate);
       if (stop.code != StatusCode::success) {
         merge(task.outcome, std::move(stop));
         task.abandon();
-        if (task.carrying > 0) return;
+        if (task.carrying > 0) return true;
         task.finished = true;
       } else {
         bytes = task.cursor.take(task.piece, piece);
@@ -265,7 +274,7 @@ void Crew::work(Task& task) {
       task.finished = true;
     }
     finish(task);
-    return;
+    return true;
   }
 }
 

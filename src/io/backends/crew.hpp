@@ -73,15 +73,15 @@ class Crew {
   Crew(const Crew&) = delete;
   Crew& operator=(const Crew&) = delete;
 
-  // The job's route is a GatedRoute whose gate the caller entered; both leave it after finish().
+  // The job's route is a GatedRoute whose gate the caller entered; both leave it after finish(). No throw.
   void run(Job& job, Piece piece);
   void submit(JobPtr job, Piece piece);
-  /// False: the job is not here (any more).
+  /// Carries pieces for about a millisecond. False: none was left to claim.
   bool help(Job& job);
 
  private:
   struct Task;
-  void work(Task& task);
+  bool work(Task& task, Deadline until);  ///< whether it carried or ended anything
   void finish(Task& task);
   void loop();
   void start_thread();

@@ -48,8 +48,8 @@ uint64_t last_cache_bytes() {
 
 Copy choose_copy([[maybe_unused]] uint64_t bytes) {
 #if defined(__SSE2__)
-  // Source and destination both pass through the cache, so half of it is what a job may fill.
-  static const uint64_t limit = last_cache_bytes() / 2;
+  // Source, destination and what others keep there share the cache.
+  static const uint64_t limit = last_cache_bytes() / 4;
   if (bytes > limit) return Copy::streaming;
 #endif
   return Copy::cached;
