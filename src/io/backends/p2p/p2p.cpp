@@ -278,7 +278,7 @@ class P2pBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_p2p(P2pOptions options) {
+std::unique_ptr<Backend> p2p::make_p2p(P2pOptions options) {
   return std::make_unique<P2pBackend>(std::move(options));
 }
 

@@ -23,6 +23,8 @@ struct P2pOptions {
   uint64_t host_kernel_below_bytes = 64 << 10;
 };
 
+namespace p2p {
 std::unique_ptr<Backend> make_p2p(P2pOptions options);
+}  // namespace p2p
 
 }  // namespace mori::io
