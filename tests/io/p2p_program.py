@@ -19,7 +19,11 @@ P2P = ROOT / "src/io/backends/p2p"
 def compile_program(folder: Path, *flags: str) -> Path:
     compiler = shutil.which(os.environ.get("CXX", "g++")) or "g++"
     sources = [path for path in sorted((ROOT / "src/core/runtime").glob("*.cpp")) if path.stem != "cpu_object"]
-    sources += [ROOT / "src/core/memory/peer_memory.cpp", *sorted(P2P.glob("*.cpp")), Path(__file__).with_name("p2p_main.cpp")]
+    sources += [
+        ROOT / "src/core/memory/peer_memory.cpp",
+        *sorted(P2P.glob("*.cpp")),
+        Path(__file__).with_name("p2p_main.cpp"),
+    ]
     sources = [source for source in sources if not source.name.endswith(".kernel.cpp")]
     common = ["-std=c++20", "-O1", "-g1", "-I", str(ROOT), "-fPIC", *flags]
 
@@ -31,7 +35,9 @@ def compile_program(folder: Path, *flags: str) -> Path:
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         objects = list(pool.map(one, sources))
     program = folder / "p2p_main"
-    subprocess.run([compiler, *flags, *objects, "-o", str(program), "-pthread", "-ldl", "-lrt"], check=True, timeout=120)
+    subprocess.run(
+        [compiler, *flags, *objects, "-o", str(program), "-pthread", "-ldl", "-lrt"], check=True, timeout=120
+    )
     return program
 
 

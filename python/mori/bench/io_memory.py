@@ -163,8 +163,8 @@ def check_all(memory: Memory, case: IoCase, turn: list[Blocks], first_serial: in
                 _refuse(case, blocks, block, first * 8, int(got[first]), int(want[first]), len(wrong))
     if fresh:
         quiet = np.uint64(int.from_bytes(bytes([_UNTOUCHED]) * 8, "little"))
-        for block in np.flatnonzero(~hit):
-            if (memory.get(int(block) * length, length) != quiet).any():
+        for block in np.flatnonzero(~hit).tolist():
+            if (memory.get(block * length, length) != quiet).any():
                 raise Mismatch(f"{_name(case)}: block {block}, which no transfer wrote to, was written")
 
 

@@ -81,7 +81,7 @@ def _die_with_parent() -> None:
 
 
 def _tell(link: Any, error: BaseException) -> None:
-    word = {Mismatch: "mismatch", Absent: "absent"}.get(type(error), "broken")
+    word = "mismatch" if isinstance(error, Mismatch) else "absent" if isinstance(error, Absent) else "broken"
     text = str(error) if isinstance(error, MoriError) else traceback.format_exc()
     send(link, word, text)
 

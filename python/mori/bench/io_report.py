@@ -92,7 +92,19 @@ def io_table(report: Report) -> Any:
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
-    for heading in ("op", "blocks", "impl", "path", "median\nus", "p10\nus", "p90\nus", "p99\nus", "GB/s", "limit\nGB/s", "ratio"):
+    for heading in (
+        "op",
+        "blocks",
+        "impl",
+        "path",
+        "median\nus",
+        "p10\nus",
+        "p90\nus",
+        "p99\nus",
+        "GB/s",
+        "limit\nGB/s",
+        "ratio",
+    ):
         left = heading in ("op", "blocks", "impl", "path")
         out.add_column(heading, justify="left" if left else "right", no_wrap=True)
     previous = None
@@ -134,7 +146,13 @@ def draw(report: Report, file: Path) -> None:
                 if impl == "mori" and all(r.limit_gbps for r in rows) and rows:
                     limit = [r.wire_bytes / ((r.limit_gbps or 1) * 1e3) for r in rows]
                     axes.plot(sizes, limit, style[1:], color="#c0392b", label=f"limit, {batch}")
-        axes.set(title=op, xlabel="bytes of a block", ylabel="us for a transfer (lower is faster)", xscale="log", yscale="log")
+        axes.set(
+            title=op,
+            xlabel="bytes of a block",
+            ylabel="us for a transfer (lower is faster)",
+            xscale="log",
+            yscale="log",
+        )
         axes.set_xticks(sorted({r.block_bytes or 0 for r in report.rows}))
         axes.set_xticklabels([size_text(size) for size in sorted({r.block_bytes or 0 for r in report.rows})])
         axes.minorticks_off()

@@ -89,7 +89,9 @@ class Pair:
 def _address(host: str) -> tuple[str, int]:
     name, _, port = host.rpartition(":")
     if not name or not port.isdigit():
-        raise ConfigError(f"host={host!r} is not ADDRESS:PORT, as printed by `mori bench io --serve` on the other machine")
+        raise ConfigError(
+            f"host={host!r} is not ADDRESS:PORT, as printed by `mori bench io --serve` on the other machine"
+        )
     return name, int(port)
 
 
@@ -153,7 +155,9 @@ def _gpus(settings: IoSettings) -> tuple[int, int]:
         raise ConfigError(f"memory={settings.memory or 'gpu'}: torch is not installed") from None
     count = torch.cuda.device_count()
     if count == 0:
-        raise ConfigError(f"memory={settings.memory or 'gpu'}: torch finds no GPU here; `mori doctor` tells what is missing")
+        raise ConfigError(
+            f"memory={settings.memory or 'gpu'}: torch finds no GPU here; `mori doctor` tells what is missing"
+        )
     return 0, min(1, count - 1)
 
 

@@ -38,7 +38,7 @@ Offsets = NDArray[np.uint64]
 
 
 def parse_bytes(text: str) -> int:
-    """"64K" -> 65536."""
+    """ "64K" -> 65536."""
     match = re.fullmatch(r"(\d+)([KMG]?)(I?B)?", text.strip().upper())
     if match is None:
         raise ConfigError(f"block-size={text!r} is not a number of bytes such as 4096, 64K or 1M")

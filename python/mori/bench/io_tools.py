@@ -65,7 +65,9 @@ def perftest_us(settings: IoSettings, case: IoCase) -> float:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             for attempt in range(20):
-                done = subprocess.run([*command, "127.0.0.1"], capture_output=True, text=True, timeout=_RUN_S, check=False)
+                done = subprocess.run(
+                    [*command, "127.0.0.1"], capture_output=True, text=True, timeout=_RUN_S, check=False
+                )
                 if done.returncode == 0 or attempt == 19:
                     break
                 if server.poll() is not None:
@@ -95,14 +97,21 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
         os.truncate(path, size)
         for direct in (1, 0):
             command = [
-                program, "--name=job", f"--filename={path}", f"--rw={'randwrite' if case.op == 'write' else 'randread'}",
-                f"--bs={case.block_bytes}", f"--size={size}", f"--iodepth={min(128, case.batch)}", "--ioengine=io_uring",
-                f"--direct={direct}", "--time_based", "--runtime=1", "--output-format=json", "--norandommap",
-            ]  # fmt: skip
+                program,
+                "--name=job",
+                f"--filename={path}",
+                f"--rw=rand{case.op}",
+                f"--bs={case.block_bytes}",
+                f"--size={size}",
+                f"--iodepth={min(128, case.batch)}",
+                "--ioengine=io_uring",
+                f"--direct={direct}",
+                *("--time_based", "--runtime=1", "--output-format=json", "--norandommap"),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_S, check=False)
             if done.returncode == 0:
                 report = json.loads(done.stdout[done.stdout.index("{") :])
-                rate = report["jobs"][0][case.op]["bw_bytes"]
+                rate = float(report["jobs"][0][case.op]["bw_bytes"])
                 if rate:
                     return case.bytes / rate * 1e6
         raise RuntimeError(f"fio failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
