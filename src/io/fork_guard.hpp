@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// Tells an engine that it woke up in a child after fork(): its threads are not there and its locks may be held
-// for ever, so nothing of it may be touched. One load, no system call, no handler: the kernel wipes the page in
-// children.
+// Tells an engine that it woke up in a child after fork(): its threads are not there and its locks may be
+// held for ever, so nothing of it may be touched. One load, no system call, no handler: the kernel wipes the
+// page in children.
 #pragma once
 #include <sys/mman.h>
 #include <unistd.h>

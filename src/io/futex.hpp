@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// Sleeping on a 32-bit word with a deadline, which std::atomic::wait has not. Orders nothing by itself: load the
-// word with acquire before and after.
+// Sleeping on a 32-bit word with a deadline, which std::atomic::wait has not. Orders nothing by itself: load
+// the word with acquire before and after.
 #pragma once
 #include <linux/futex.h>
 #include <sys/syscall.h>

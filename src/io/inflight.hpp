@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// The transfers of an engine that are not over: their deadlines, and waiting until those of some memory are gone.
-// One thread, started with the first transfer that has a deadline; it sleeps until the earliest one that it knows,
-// so transfers that end in time cost it nothing.
+// The transfers of an engine that are not over: their deadlines, and waiting until those of some memory are
+// gone. One thread, started with the first transfer that has a deadline; it sleeps until the earliest one
+// that it knows, so transfers that end in time cost it nothing.
 #pragma once
 #include <condition_variable>
 #include <functional>

@@ -27,7 +27,8 @@ struct Metrics {
   Counter reroutes{0}, resent_bytes{0};
   Counter notifications_sent{0}, notifications_received{0}, notifications_dropped{0};
   Counter revoked{0}, peers_lost{0};
-  Counter backend_faults{0};  ///< a backend broke its contract: finished twice, or handed back what it never had
+  Counter backend_faults{
+      0};  ///< a backend broke its contract: finished twice, or handed back what it never had
 
   static size_t bucket(uint64_t ns);
 };

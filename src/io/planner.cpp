@@ -8,6 +8,7 @@
 #include <cmath>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "src/core/errors.hpp"
 
@@ -24,7 +25,8 @@ using core::ConfigError;
   if (bytes < 0) throw ConfigError(at("sizes", bytes) + " is negative");
   if (r.local[i] < 0) throw ConfigError(at("local_offsets", r.local[i]) + " is negative");
   if (r.remote[i] < 0) throw ConfigError(at("remote_offsets", r.remote[i]) + " is negative");
-  const bool local = uint64_t(r.local[i]) > w.local_bytes || uint64_t(bytes) > w.local_bytes - uint64_t(r.local[i]);
+  const bool local =
+      uint64_t(r.local[i]) > w.local_bytes || uint64_t(bytes) > w.local_bytes - uint64_t(r.local[i]);
   throw ConfigError((local ? at("local_offsets", r.local[i]) : at("remote_offsets", r.remote[i])) + " and " +
                     at("sizes", bytes) + " leave the " + (local ? "local" : "remote") + " memory of " +
                     std::to_string(local ? w.local_bytes : w.remote_bytes) + " bytes");
@@ -92,7 +94,8 @@ Plan make_plan(const Ranges& r, const Window& w) {
     plan.bytes += bytes;
     if (!plan.segments.empty()) {  // the usual case of consecutive pages shrinks before it is sorted
       Segment& last = plan.segments.back();
-      if (last.local + last.bytes == w.local_base + local && last.remote + last.bytes == w.remote_base + remote) {
+      if (last.local + last.bytes == w.local_base + local &&
+          last.remote + last.bytes == w.remote_base + remote) {
         last.bytes += bytes;
         continue;
       }
@@ -105,7 +108,8 @@ Plan make_plan(const Ranges& r, const Window& w) {
 }
 
 void sort_by_remote(std::vector<Segment>& s) {
-  if (std::is_sorted(s.begin(), s.end(), [](const Segment& a, const Segment& b) { return a.remote < b.remote; }))
+  if (std::is_sorted(s.begin(), s.end(),
+                     [](const Segment& a, const Segment& b) { return a.remote < b.remote; }))
     return;
   if (s.size() <= kSmall)
     insertion_sort(s);
@@ -190,7 +194,8 @@ bool is_part_of(Op op, std::vector<Segment> part, std::vector<Segment> whole) {
     if (p.bytes == 0 || p.remote < end) return false;
     end = p.remote + p.bytes;
     while (w < whole.size() && whole[w].remote + whole[w].bytes <= p.remote) ++w;
-    if (w == whole.size() || p.remote < whole[w].remote || end > whole[w].remote + whole[w].bytes) return false;
+    if (w == whole.size() || p.remote < whole[w].remote || end > whole[w].remote + whole[w].bytes)
+      return false;
     if (p.local - whole[w].local != p.remote - whole[w].remote) return false;
   }
   return true;

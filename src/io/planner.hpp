@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Turns what a caller asks for into segments that a backend likes: inside both memories, ascending in the
-// remote offset, neighbours merged; and cuts or deals them out. Pure functions, linear in the number of blocks:
-// 10^6 of them are milliseconds, and input that is in order already is not sorted.
+// remote offset, neighbours merged; and cuts or deals them out. Pure functions, linear in the number of
+// blocks: 10^6 of them are milliseconds, and input that is in order already is not sorted.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -33,8 +33,8 @@ struct Plan {
   uint64_t bytes = 0;
 };
 
-/// Checks, sorts and merges. Blocks of no bytes are left out. Throws core::ConfigError that names the argument,
-/// the index, the value and what is allowed.
+/// Checks, sorts and merges. Blocks of no bytes are left out. Throws core::ConfigError that names the
+/// argument, the index, the value and what is allowed.
 Plan make_plan(const Ranges& ranges, const Window& window);
 
 /// Stable. Returns at once if the segments are ascending; otherwise a radix sort over the bits in which the

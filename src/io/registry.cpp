@@ -34,7 +34,8 @@ void attach_in_parallel(const std::vector<std::pair<std::shared_ptr<Pin>, Backen
     for (size_t i; (i = next.fetch_add(1)) < work.size();) work[i].first->attachment(*work[i].second);
   };
   std::vector<std::thread> helpers;
-  const size_t threads = std::min({kPinningThreads, work.size(), size_t(std::thread::hardware_concurrency())});
+  const size_t threads =
+      std::min({kPinningThreads, work.size(), size_t(std::thread::hardware_concurrency())});
   for (size_t i = 1; i < threads; ++i) helpers.push_back(start_thread("mori-io-pin", run));
   run();
   for (std::thread& helper : helpers) helper.join();
@@ -106,7 +107,8 @@ bool Pin::wait_for_leases(Deadline deadline) {
   return returned_.wait_until(lock, deadline, [this] { return leases_ == 0; });
 }
 
-std::vector<LocalMemoryPtr> Registry::add(std::vector<Region> regions, const std::vector<Backend*>& backends) {
+std::vector<LocalMemoryPtr> Registry::add(std::vector<Region> regions,
+                                          const std::vector<Backend*>& backends) {
   std::vector<LocalMemoryPtr> added;
   std::vector<std::pair<std::shared_ptr<Pin>, Backend*>> work;
   {

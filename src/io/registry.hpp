@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// The memories that an engine registered, from their owner's side. Each registration has an id and a key of its
-// own. Registrations inside a range that is registered already share that range's *pin*: what the backends attach
-// and peers map is the pin, so a thousand tensors of one allocation cost one pinning and one route.
+// The memories that an engine registered, from their owner's side. Each registration has an id and a key of
+// its own. Registrations inside a range that is registered already share that range's *pin*: what the
+// backends attach and peers map is the pin, so a thousand tensors of one allocation cost one pinning and one
+// route.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -23,7 +24,7 @@ namespace mori::io {
 /// A range as the backends know it, and what they said about it.
 class Pin {
  public:
-  explicit Pin(Region region) : region(std::move(region)) {}
+  explicit Pin(Region what) : region(std::move(what)) {}
   ~Pin();  ///< closes the file
   Pin(const Pin&) = delete;
   Pin& operator=(const Pin&) = delete;
@@ -71,8 +72,8 @@ class Registry {
   /// The pin with this id and key, for backends; null if there is none.
   std::shared_ptr<const Region> region(uint64_t pin_id, const RegionKey& key) const;
 
-  /// Takes the registration out: nobody finds it afterwards. Returns the pin if no other registration shares it.
-  /// Registrations that lie in the range of a departing pin that others share keep it.
+  /// Takes the registration out: nobody finds it afterwards. Returns the pin if no other registration shares
+  /// it. Registrations that lie in the range of a departing pin that others share keep it.
   std::shared_ptr<Pin> remove(const LocalMemoryPtr& memory);
 
  private:
@@ -83,7 +84,7 @@ class Registry {
     std::shared_ptr<Pin> pin;
     size_t users = 0;
   };
-  std::unordered_map<uint64_t, Shared> pins_;  // by id
+  std::unordered_map<uint64_t, Shared> pins_;     // by id
   std::multimap<uint64_t, uint64_t> by_address_;  // start of a pin that is no file -> its id
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "src/io/errors.hpp"
 
@@ -23,7 +24,8 @@ void ask(Candidate& candidate, const RemotePin& pin, const Region& local, Peer& 
   try {
     candidate.prepared = candidate.backend->prepare(local, pin.region, peer,
                                                     attachment_of(pin, candidate.backend->name()), deadline);
-    if (!candidate.prepared.route && candidate.prepared.reason.empty()) candidate.prepared.reason = "cannot reach it";
+    if (!candidate.prepared.route && candidate.prepared.reason.empty())
+      candidate.prepared.reason = "cannot reach it";
   } catch (const std::exception& error) {
     candidate.prepared = {};
     candidate.prepared.reason = error.what();
@@ -139,8 +141,8 @@ Choice RemoteEngine::choose(RemoteMemory& memory, const Region& local, uint64_t 
   };
   const auto now = Clock::now();
   Candidate* best = nullptr;
-  // First those that have not failed of late, then the others. Later backends are asked only when those before
-  // them cannot; among those that were asked the cheapest carries it.
+  // First those that have not failed of late, then the others. Later backends are asked only when those
+  // before them cannot; among those that were asked the cheapest carries it.
   for (const bool avoided : {false, true}) {
     for (Candidate& candidate : candidates) {
       if (left_out(candidate.backend) || (candidate.avoid_until > now) != avoided) continue;
@@ -159,7 +161,8 @@ Choice RemoteEngine::choose(RemoteMemory& memory, const Region& local, uint64_t 
     if (!candidate.prepared.route) candidate.asked = false;  // asked again by the next transfer
   }
   throw core::TransportError("no backend reaches memory " + std::to_string(memory.region.id) + " of " +
-                             memory.region.engine + (reasons.empty() ? ": the engine has none" : ": " + reasons));
+                             memory.region.engine +
+                             (reasons.empty() ? ": the engine has none" : ": " + reasons));
 }
 
 std::vector<Candidate> RemoteEngine::explain(RemoteMemory& memory, const Region& local, Deadline deadline) {
@@ -222,7 +225,8 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::revoked(u
   const std::lock_guard lock(pin->mutex);
   for (auto& [kind, candidates] : pin->candidates)
     for (Candidate& candidate : candidates)
-      if (candidate.prepared.route) routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
+      if (candidate.prepared.route)
+        routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
   pin->candidates.clear();
   return routes;
 }
@@ -239,14 +243,33 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::take_rout
     const std::lock_guard lock(pin->mutex);
     for (auto& [kind, candidates] : pin->candidates)
       for (Candidate& candidate : candidates)
-        if (candidate.prepared.route) routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
+        if (candidate.prepared.route)
+          routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
     pin->candidates.clear();
   }
   return routes;
 }
 
+std::vector<std::shared_ptr<Route>> RemoteEngine::take_routes(Backend* backend) {
+  std::vector<std::shared_ptr<RemotePin>> pins;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, pin] : pins_) pins.push_back(pin);
+  }
+  std::vector<std::shared_ptr<Route>> routes;
+  for (const auto& pin : pins) {
+    const std::lock_guard lock(pin->mutex);
+    for (auto& [kind, candidates] : pin->candidates)
+      for (Candidate& candidate : candidates)
+        if (candidate.backend == backend && candidate.prepared.route)
+          routes.push_back(std::exchange(candidate.prepared, {}).route);
+  }
+  return routes;
+}
+
 namespace {
-struct PinNoteBytes {  // of one machine's engines or of machines of one byte order; the control plane has a version
+struct PinNoteBytes {  // of one machine's engines or of machines of one byte order; the control plane has a
+                       // version
   uint64_t id, address, bytes, offset;
   uint8_t key[16];
 };

@@ -8,8 +8,8 @@
 //   `- RemotePin     a range that its backends attached; the routes to it, by kind of local memory
 //      `- RemoteMemory   what a descriptor names: a part of a pin
 //
-// Everything is found or made on first use and dropped when the connection breaks or the owner takes the memory
-// back; the next use starts over, and is told if the memory is gone.
+// Everything is found or made on first use and dropped when the connection breaks or the owner takes the
+// memory back; the next use starts over, and is told if the memory is gone.
 #pragma once
 #include <functional>
 #include <map>
@@ -36,7 +36,7 @@ struct LocalKind {
 struct Candidate {
   Backend* backend = nullptr;
   bool asked = false;
-  Prepared prepared;
+  Prepared prepared{};
   uint32_t failures = 0;
   Deadline avoid_until = Deadline::min();  ///< after a failure other backends go first for a while
 };
@@ -61,8 +61,8 @@ class RemoteEngine;
 
 class RemoteMemory {
  public:
-  RemoteMemory(std::shared_ptr<RemoteEngine> engine, RemoteRegion region)
-      : engine(std::move(engine)), region(std::move(region)) {}
+  RemoteMemory(std::shared_ptr<RemoteEngine> owner, RemoteRegion what)
+      : engine(std::move(owner)), region(std::move(what)) {}
 
   const std::shared_ptr<RemoteEngine> engine;
   const RemoteRegion region;
@@ -107,8 +107,8 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
 
   /// The cheapest way for `bytes` that has not failed, leaving out `without`. Throws Refused, PeerLost,
   /// TimeoutError, and TransportError with every backend's reason when nothing reaches it.
-  Choice choose(RemoteMemory& memory, const Region& local, uint64_t bytes, const std::vector<Backend*>& without,
-                Deadline deadline);
+  Choice choose(RemoteMemory& memory, const Region& local, uint64_t bytes,
+                const std::vector<Backend*>& without, Deadline deadline);
   /// Asks all backends. Throws as choose(), but not when nothing reaches it.
   std::vector<Candidate> explain(RemoteMemory& memory, const Region& local, Deadline deadline);
   /// The route failed: others go first for a while, and this one is prepared again before it is used.
@@ -120,6 +120,8 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> revoked(uint64_t memory_id);
   /// All routes, to revoke them; everything opened is forgotten.
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> take_routes();
+  /// Those of one backend; the others stay.
+  std::vector<std::shared_ptr<Route>> take_routes(Backend* backend);
 
  private:
   RemoteMemory::Opened open(RemoteMemory& memory, Deadline deadline);

@@ -4,6 +4,7 @@
 
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <utility>
 
 #include "src/io/errors.hpp"
 #include "src/io/futex.hpp"
@@ -12,21 +13,36 @@ namespace mori::io {
 
 const char* status_name(StatusCode code) {
   switch (code) {
-    case StatusCode::success: return "success";
-    case StatusCode::init: return "init";
-    case StatusCode::in_progress: return "in_progress";
-    case StatusCode::err_begin: return "err_begin";
-    case StatusCode::err_invalid_args: return "err_invalid_args";
-    case StatusCode::err_not_found: return "err_not_found";
-    case StatusCode::err_rdma_op: return "err_rdma_op";
-    case StatusCode::err_bad_state: return "err_bad_state";
-    case StatusCode::err_gpu_op: return "err_gpu_op";
-    case StatusCode::err_timeout: return "err_timeout";
-    case StatusCode::err_cancelled: return "err_cancelled";
-    case StatusCode::err_peer_lost: return "err_peer_lost";
-    case StatusCode::err_transport: return "err_transport";
-    case StatusCode::err_denied: return "err_denied";
-    case StatusCode::err_io: return "err_io";
+    case StatusCode::success:
+      return "success";
+    case StatusCode::init:
+      return "init";
+    case StatusCode::in_progress:
+      return "in_progress";
+    case StatusCode::err_begin:
+      return "err_begin";
+    case StatusCode::err_invalid_args:
+      return "err_invalid_args";
+    case StatusCode::err_not_found:
+      return "err_not_found";
+    case StatusCode::err_rdma_op:
+      return "err_rdma_op";
+    case StatusCode::err_bad_state:
+      return "err_bad_state";
+    case StatusCode::err_gpu_op:
+      return "err_gpu_op";
+    case StatusCode::err_timeout:
+      return "err_timeout";
+    case StatusCode::err_cancelled:
+      return "err_cancelled";
+    case StatusCode::err_peer_lost:
+      return "err_peer_lost";
+    case StatusCode::err_transport:
+      return "err_transport";
+    case StatusCode::err_denied:
+      return "err_denied";
+    case StatusCode::err_io:
+      return "err_io";
   }
   return "unknown";
 }

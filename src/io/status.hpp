@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// The outcome of a transfer, from its owner's side: init -> in_progress -> success | error, one way, and waiting
-// for it without polling. A Status may be dropped at any time: who carries the transfer holds it, too.
+// The outcome of a transfer, from its owner's side: init -> in_progress -> success | error, one way, and
+// waiting for it without polling. A Status may be dropped at any time: who carries the transfer holds it,
+// too.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -15,7 +16,9 @@
 
 namespace mori::io {
 
-inline bool is_terminal(StatusCode code) { return code != StatusCode::init && code != StatusCode::in_progress; }
+inline bool is_terminal(StatusCode code) {
+  return code != StatusCode::init && code != StatusCode::in_progress;
+}
 inline bool is_failure(StatusCode code) { return code > StatusCode::err_begin; }
 const char* status_name(StatusCode code);
 
@@ -51,15 +54,15 @@ class Status : public std::enable_shared_from_this<Status> {
   bool terminal() const { return is_terminal(code()); }
   std::string message() const;
 
-  /// Sets code and message; a terminal status stays what it is. Refused for a transfer of an engine, which only
-  /// the engine ends.
+  /// Sets code and message; a terminal status stays what it is. Refused for a transfer of an engine, which
+  /// only the engine ends.
   virtual void update(StatusCode code, std::string message);
 
   /// Until terminal or the deadline. The caller's thread carries the transfer where it can.
   StatusCode wait(Deadline deadline);
 
-  /// Asks to stop; the status becomes err_cancelled once nothing of it can be written any more, or success if it
-  /// was complete by then. False: it was terminal before.
+  /// Asks to stop; the status becomes err_cancelled once nothing of it can be written any more, or success if
+  /// it was complete by then. False: it was terminal before.
   virtual bool cancel() { return false; }
   virtual uint64_t bytes_total() const { return 0; }
   virtual uint64_t bytes_done() const { return 0; }
@@ -87,8 +90,8 @@ class Status : public std::enable_shared_from_this<Status> {
 };
 
 /// Waits for all of them. in_progress if some are not terminal at the deadline, else the first failure in the
-/// order of the list, else success (also of nothing). A failure is reported once all of them are terminal: only
-/// then may their memory be used again.
+/// order of the list, else success (also of nothing). A failure is reported once all of them are terminal:
+/// only then may their memory be used again.
 StatusCode wait_all(std::span<const std::shared_ptr<Status>> statuses, Deadline deadline);
 
 }  // namespace mori::io

@@ -3,6 +3,7 @@
 #include "src/io/transfer.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/io/core.hpp"
 #include "src/io/errors.hpp"
@@ -36,11 +37,32 @@ const Region& Attempt::local() const { return transfer_.request_.local->pin->reg
 Deadline Attempt::deadline() const { return transfer_.request_.deadline; }
 bool Attempt::stopping() const { return transfer_.stop_requested(); }
 
-void Attempt::progressed(uint64_t bytes) {
-  transfer_.done_.fetch_add(bytes, std::memory_order_relaxed);
-}
+void Attempt::progressed(uint64_t bytes) { transfer_.done_.fetch_add(bytes, std::memory_order_relaxed); }
 
 void Attempt::finish(Outcome outcome) { transfer_.attempt_finished(*this, std::move(outcome)); }
+
+/// Keeps the current attempt's route while a thread is inside its backend; made under mutex_.
+class Transfer::Visit {
+ public:
+  explicit Visit(Transfer& transfer) : transfer_(transfer) { ++transfer_.visits_; }
+  ~Visit() {
+    const std::lock_guard lock(transfer_.mutex_);
+    --transfer_.visits_;
+    transfer_.drop_routes_if_unused();
+  }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+
+ private:
+  Transfer& transfer_;
+};
+
+/// A status may be kept for long; what its transfer used is not kept with it.
+void Transfer::drop_routes_if_unused() {
+  if (!concluded_ || visits_ > 0) return;
+  if (first_) first_->choice_ = {};
+  for (auto& attempt : later_) attempt->choice_ = {};
+}
 
 // ---- Transfer ----------------------------------------------------------------------------------------
 
@@ -83,6 +105,7 @@ bool Transfer::stop(StatusCode reason, const std::string& message) {
   const Core::Use use(core_);
   const std::shared_ptr<Job> job(shared_from_this(), current_);
   Backend* backend = current_->choice_.backend;
+  const Visit visit(*this);
   lock.unlock();
   backend->nudge(*job);
   return true;
@@ -94,6 +117,7 @@ bool Transfer::help() {
   const Core::Use use(core_);  // not concluded, so the engine is there; this keeps its backends
   const std::shared_ptr<Job> job(shared_from_this(), current_);
   Backend* backend = current_->choice_.backend;
+  const Visit visit(*this);
   lock.unlock();
   return backend->help(*job);
 }
@@ -116,8 +140,9 @@ void Transfer::start() {
 void Transfer::carry(const std::vector<Backend*>& without) {
   Choice choice;
   try {
-    choice = request_.remote->engine->choose(*request_.remote, request_.local->pin->region, request_.plan->bytes,
-                                             without, core_.route_deadline(request_.deadline));
+    choice =
+        request_.remote->engine->choose(*request_.remote, request_.local->pin->region, request_.plan->bytes,
+                                        without, core_.route_deadline(request_.deadline));
   } catch (...) {
     auto [code, message] = explain_error(std::current_exception());
     return conclude(code, std::move(message));
@@ -146,13 +171,14 @@ void Transfer::begin(Choice choice) {
   route_ = backend->name().data();
   done_.store(request_.plan->bytes - current_->bytes_, std::memory_order_relaxed);
   const std::shared_ptr<Attempt> job(shared_from_this(), current_);
+  const Visit visit(*this);
   lock.unlock();
   core_.carried(*this, *job);
   try {
     backend->submit(job);
   } catch (const std::exception& error) {
-    job->finish({StatusCode::err_transport, error.what(), false,
-                 {job->segments_.begin(), job->segments_.end()}});
+    job->finish(
+        {StatusCode::err_transport, error.what(), false, {job->segments_.begin(), job->segments_.end()}});
   }
 }
 
@@ -177,8 +203,9 @@ void Transfer::attempt_finished(Attempt& attempt, Outcome outcome) {
     core_.metrics().backend_faults.fetch_add(1);
     outcome = {StatusCode::err_transport, "reported success with bytes unfinished", false, {}};
   }
-  if (outcome.reroutable && (unfinished == 0 || !is_part_of(request_.op, outcome.unfinished,
-                                                            {attempt.segments_.begin(), attempt.segments_.end()}))) {
+  if (outcome.reroutable &&
+      (unfinished == 0 ||
+       !is_part_of(request_.op, outcome.unfinished, {attempt.segments_.begin(), attempt.segments_.end()}))) {
     core_.metrics().backend_faults.fetch_add(1);
     outcome.reroutable = false;
     outcome.message += " (and what it handed back is not part of its job)";
@@ -188,8 +215,8 @@ void Transfer::attempt_finished(Attempt& attempt, Outcome outcome) {
   if (stopping_.load(std::memory_order_relaxed)) {
     const StatusCode code = stop_code_;
     lock.unlock();
-    return conclude(code, stop_message_ + " with " + std::to_string(request_.plan->bytes - bytes_done()) + " of " +
-                              std::to_string(request_.plan->bytes) + " bytes not confirmed");
+    return conclude(code, stop_message_ + " with " + std::to_string(request_.plan->bytes - bytes_done()) +
+                              " of " + std::to_string(request_.plan->bytes) + " bytes not confirmed");
   }
   if (!outcome.reroutable) {
     lock.unlock();
@@ -248,6 +275,10 @@ void Transfer::conclude(StatusCode code, std::string message) {
     }
   }
   core_.ended(*this, code);
+  {
+    const std::lock_guard lock(mutex_);
+    drop_routes_if_unused();
+  }
   set(code, std::move(message));
   core_.inflight().remove(*this);
 }

@@ -1,11 +1,12 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// One transfer between two memories: the status that its owner sees, and the jobs that backends get, one after
-// the other: the next is made of what the one before could not confirm.
+// One transfer between two memories: the status that its owner sees, and the jobs that backends get, one
+// after the other: the next is made of what the one before could not confirm.
 //
-// States under `mutex_`: *between* (no job: being routed, or waiting for the worker) and *carried* (a backend has
-// the job). Asked to stop, a transfer in between ends at once; a carried one when its backend has quiesced.
+// States under `mutex_`: *between* (no job: being routed, or waiting for the worker) and *carried* (a backend
+// has the job). Asked to stop, a transfer in between ends at once; a carried one when its backend has
+// quiesced.
 #pragma once
 #include <atomic>
 #include <memory>
@@ -110,6 +111,9 @@ class Transfer final : public Status, public InflightNode {
   void begin(Choice choice);
   void attempt_finished(Attempt& attempt, Outcome outcome);
   void conclude(StatusCode code, std::string message);
+  /// Keeps the current attempt's route while a thread is inside its backend; made under mutex_.
+  class Visit;
+  void drop_routes_if_unused();  // under mutex_
   bool stop_requested() const { return stopping_.load(std::memory_order_acquire); }
 
   Core& core_;  ///< touched only while not terminal
@@ -123,6 +127,7 @@ class Transfer final : public Status, public InflightNode {
   StatusCode stop_code_ = StatusCode::success;
   std::string stop_message_;
   bool concluded_ = false;
+  uint32_t visits_ = 0;
   Attempt* current_ = nullptr;  ///< carried
   const char* route_ = "";
   std::optional<Attempt> first_;

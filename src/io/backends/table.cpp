@@ -12,6 +12,7 @@ namespace {
 
 constexpr BackendRow kTable[] = {
     {"loopback", loopback::make_backend, false},
+    {"loopback2", loopback::make_second_backend, false},
 };
 
 }  // namespace
@@ -29,15 +30,16 @@ std::string BackendOptions::text(const std::string& name, const std::string& oth
   return found == values_.end() ? otherwise : found->second;
 }
 
-int64_t BackendOptions::integer(const std::string& name, int64_t otherwise, int64_t least, int64_t most) const {
+int64_t BackendOptions::integer(const std::string& name, int64_t otherwise, int64_t least,
+                                int64_t most) const {
   const auto found = values_.find(name);
   if (found == values_.end()) return otherwise;
   const std::string& word = found->second;
   int64_t value = 0;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
   if (error != std::errc{} || end != word.data() + word.size() || value < least || value > most)
-    throw core::ConfigError(name + "=" + word + " is not a whole number from " + std::to_string(least) + " to " +
-                            std::to_string(most));
+    throw core::ConfigError(name + "=" + word + " is not a whole number from " + std::to_string(least) +
+                            " to " + std::to_string(most));
   return value;
 }
 
