@@ -206,7 +206,7 @@ class Pair {
 
   TestPeer a_sees_b, b_sees_a;
   std::unique_ptr<RdmaBackend> back_a, back_b;
-  uint64_t next_id = 1;
+  std::atomic<uint64_t> next_id{1};
 };
 
 /// `count` blocks of `bytes` at random places of two pools of `slots`, ascending at the remote side.

@@ -236,7 +236,7 @@ void ghosts(bool detect) {
 
 void failover() {  // one NIC's cable: the spare NIC takes over
   fake_reset(4);
-  fake_latency(100);
+  fake_latency(300);
   {
     Pair p(settings(0), settings(1));
     auto mine = p.buffer(false, 4096 * 600, 3), theirs = p.buffer(true, 4096 * 600, 4);
@@ -247,8 +247,10 @@ void failover() {  // one NIC's cable: the spare NIC takes over
       const auto before = op == Op::write ? theirs->bytes : mine->bytes;
       auto job = p.job(op, *mine, *theirs, prepared.route, list);
       p.back_a->submit(job);
-      std::this_thread::sleep_for(10ms);
-      fake_unplug(op == Op::write ? 0 : 2, 30);
+      const int nic = op == Op::write ? 0 : 2;
+      for (const uint64_t moved = fake_bytes(nic); fake_bytes(nic) == moved;)
+        std::this_thread::sleep_for(1ms);
+      fake_unplug(nic, 30);
       CHECK(job->wait().code == StatusCode::success);
       verify(op, *mine, *theirs, before, list);
       fake_plug(0), fake_plug(2);
