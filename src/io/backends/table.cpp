@@ -6,6 +6,7 @@
 
 #include "src/core/errors.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
+#include "src/io/backends/rdma/rdma.hpp"
 #include "src/io/backends/shm/shm_backend.hpp"
 
 namespace mori::io {
@@ -21,6 +22,7 @@ std::unique_ptr<Backend> make_shm(Host& host, const BackendOptions& options) {
 
 constexpr BackendRow kTable[] = {
     {"shm", make_shm, true},
+    {"rdma", rdma::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
 };
