@@ -6,11 +6,13 @@
 
 #include "src/core/errors.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
+#include "src/io/backends/tcp/tcp.hpp"
 
 namespace mori::io {
 namespace {
 
 constexpr BackendRow kTable[] = {
+    {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
 };

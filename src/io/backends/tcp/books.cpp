@@ -187,8 +187,8 @@ void finish(const std::vector<WorkPtr>& works) {
         range = {range.segment + 1, 0, range.bytes - piece};
       }
     }
-    work->over.store(true, std::memory_order_release);
     work->job->finish(std::move(work->outcome));
+    work->over.store(true, std::memory_order_release);
   }
 }
 

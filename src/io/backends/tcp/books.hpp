@@ -44,7 +44,7 @@ struct Work {
   Outcome outcome;
   std::vector<Range> unfinished;
 
-  std::atomic<bool> over{false};  ///< finish() was called
+  std::atomic<bool> over{false};  ///< finish() has returned
 };
 using WorkPtr = std::shared_ptr<Work>;
 

@@ -154,10 +154,16 @@ bool Inlet::store() {
   turn_ += message.msg_len;
   counters_.bytes_in += message.msg_len;
   cursor_.advance(message.msg_len);
-  if (cursor_.left() > 0) return true;
-  left_ = 0;
-  stage_ = Stage::discard;  // which has nothing left to do
+  if (cursor_.left() == 0) answer_write();  // in the same turn: no event would announce it
   return true;
+}
+
+void Inlet::answer_write() {
+  const ReplyKind kind = code_ == StatusCode::success ? ReplyKind::done : ReplyKind::refused;
+  out_ = encode(stream_.send_key, {kind, code_, request_.number, words_.size()}, words_);
+  out_sent_ = 0;
+  cursor_ = {};
+  stage_ = Stage::reply;
 }
 
 bool Inlet::discard() {
@@ -171,13 +177,9 @@ bool Inlet::discard() {
     } else if (!again_or_stop(got)) {
       return false;
     }
-    if (turn_ > kTurnBytes) return true;
+    if (left_ > 0 && turn_ > kTurnBytes) return true;
   }
-  const ReplyKind kind = code_ == StatusCode::success ? ReplyKind::done : ReplyKind::refused;
-  out_ = encode(stream_.send_key, {kind, code_, request_.number, words_.size()}, words_);
-  out_sent_ = 0;
-  cursor_ = {};
-  stage_ = Stage::reply;
+  answer_write();
   return true;
 }
 

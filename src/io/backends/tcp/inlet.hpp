@@ -55,6 +55,7 @@ class Inlet final : public Source {
   bool store();
   bool discard();
   bool reply();
+  void answer_write();
   void refuse(StatusCode code, const std::string& words);
   std::shared_ptr<const Region> region() const;
   bool stop();

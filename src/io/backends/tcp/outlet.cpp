@@ -57,19 +57,16 @@ bool Outlet::receive(uint64_t& budget) {
   bool progress = false;
   while (!sent_.empty() && !broken_ && budget > 0) {
     if (reply_ && reply_->kind == ReplyKind::data) {
-      if (sent_.front().cursor.left() + sent_.front().discard == 0) {
-        books_.confirm(sent_.front());
-        confirmed_ = true;
-        sent_.pop_front();
-        reply_.reset();
-        have_ = 0;
-        continue;
-      }
-      const uint64_t before = sent_.front().cursor.left() + sent_.front().discard;
-      if (!receive_payload(sent_.front())) return progress;
-      const uint64_t moved = before - sent_.front().cursor.left() - sent_.front().discard;
-      budget -= std::min(budget, moved);
+      Frame& frame = sent_.front();
+      const uint64_t before = frame.cursor.left() + frame.discard;
+      if (!receive_payload(frame)) return progress;
+      const uint64_t left = frame.cursor.left() + frame.discard;
+      budget -= std::min(budget, before - left);
       progress = true;
+      if (left > 0) continue;
+      // At once, not in the next turn: no event would announce it.
+      books_.confirm(frame);
+      answered();
       continue;
     }
     const size_t wanted = kReplyBytes + (reply_ ? reply_->bytes : 0);
@@ -104,12 +101,16 @@ bool Outlet::receive(uint64_t& budget) {
     } else {
       books_.refuse(frame, reply_->code, std::string(all.substr(kReplyBytes)));
     }
-    confirmed_ = true;
-    sent_.pop_front();
-    reply_.reset();
-    have_ = 0;
+    answered();
   }
   return progress;
+}
+
+void Outlet::answered() {
+  confirmed_ = true;
+  sent_.pop_front();
+  reply_.reset();
+  have_ = 0;
 }
 
 bool Outlet::receive_payload(Frame& frame) {

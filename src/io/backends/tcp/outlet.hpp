@@ -56,6 +56,7 @@ class Outlet final : public Source {
  private:
   bool receive(uint64_t& budget);
   bool receive_payload(Frame& frame);
+  void answered();  ///< the first of sent_
   bool send(uint64_t& budget);
   bool next_frame();
   void fail(const std::string& reason);
