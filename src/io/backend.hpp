@@ -93,11 +93,11 @@ class Route {
 
 /// What prepare() found. Without a route, `reason` is shown to the user (`engine.explain()`).
 struct Prepared {
-  std::shared_ptr<Route> route;
+  std::shared_ptr<Route> route{};
   /// Estimates for choosing: fixed cost of a transfer, and bytes per second.
   double latency_us = 0;
   double bytes_per_second = 0;
-  std::string reason;
+  std::string reason{};
 };
 
 /// What a backend may ask of its engine.

@@ -78,9 +78,9 @@ struct RemoteRegion {
 /// exists.
 struct Outcome {
   StatusCode code = StatusCode::success;
-  std::string message;      ///< for people: peer, device and cause in words; empty on success
+  std::string message{};    ///< for people: peer, device and cause in words; empty on success
   bool reroutable = false;  ///< the route failed, not the request: another backend may carry `unfinished`
-  std::vector<Segment> unfinished;
+  std::vector<Segment> unfinished{};
 };
 
 }  // namespace mori::io
