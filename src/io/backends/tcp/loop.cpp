@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #include "src/io/backends/tcp/loop.hpp"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -88,7 +89,10 @@ void Loop::run() {
     epoll_event events[32];
     int count = ::epoll_wait(epoll_.get(), events, 32, 0);
     if (count == 0) {
-      if (Clock::now() < spin_until) continue;
+      if (Clock::now() < spin_until) {
+        ::sched_yield();  // the peer may need this very core to go on
+        continue;
+      }
       count = ::epoll_wait(epoll_.get(), events, 32, sleep_ms);
     }
     for (int i = 0; i < count && !stopping_; ++i) {

@@ -3,6 +3,7 @@
 #include "src/io/backends/tcp/pair.hpp"
 
 #include <poll.h>
+#include <sched.h>
 
 #include <thread>
 
@@ -111,7 +112,9 @@ bool Pair::help(const WorkPtr& work) {
     const auto time = Clock::now();
     if (progress) {
       spin_until = time + kSpin;
-    } else if (time >= spin_until) {
+    } else if (time < spin_until) {
+      ::sched_yield();  // the peer may need this very core to go on
+    } else {
       pollfd waiting[kMaxStreams];
       nfds_t count = 0;
       for (const auto& outlet : all) {
