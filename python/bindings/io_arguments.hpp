@@ -61,7 +61,7 @@ class Integers {
   }
 
   void append(py::handle item) {
-    if (py::isinstance<Strided>(item)) {
+    if (!PyLong_Check(item.ptr()) && py::isinstance<Strided>(item)) {
       const auto& s = item.cast<const Strided&>();
       own_.reserve(own_.size() + size_t(s.count));
       for (int64_t i = 0; i < s.count; ++i) own_.push_back(s.start + i * s.stride);

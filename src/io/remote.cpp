@@ -84,35 +84,40 @@ RemoteMemoryPtr RemoteEngine::memory(const RemoteRegion& region) {
 RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline) {
   auto peer = this->peer(deadline);
   const std::lock_guard opening(memory.mutex_);
-  uint64_t generation;
-  {
-    const std::lock_guard lock(mutex_);
-    generation = generation_;
-  }
-  if (memory.opened_ && memory.opened_->generation == generation) return *memory.opened_;
   const RemoteRegion& region = memory.region;
-  auto attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
-  PinNote note{region.id, region.key, region.address, region.bytes, 0};
-  for (const auto& [name, bytes] : attachments)
-    if (name == kPinNote) note = decode_pin_note(bytes);
-  if (note.offset > note.bytes || region.bytes > note.bytes - note.offset)
-    throw Refused(StatusCode::err_invalid_args,
-                  "the descriptor says " + std::to_string(region.bytes) + " bytes, the owner registered " +
-                      std::to_string(note.bytes - std::min(note.offset, note.bytes)));
-  const std::lock_guard lock(mutex_);
-  auto& pin = pins_[note.id];
-  if (!pin) {
-    pin = std::make_shared<RemotePin>();
-    pin->region = region;
-    pin->region.id = note.id;
-    pin->region.key = note.key;
-    pin->region.address = note.address;
-    pin->region.bytes = note.bytes;
-    pin->attachments = std::move(attachments);
+  for (int tries = 0;; ++tries) {
+    uint64_t generation, revocations;
+    {
+      const std::lock_guard lock(mutex_);
+      generation = generation_;
+      revocations = revocations_;
+    }
+    if (memory.opened_ && memory.opened_->generation == generation) return *memory.opened_;
+    auto attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
+    PinNote note{region.id, region.key, region.address, region.bytes, 0};
+    for (const auto& [name, bytes] : attachments)
+      if (name == kPinNote) note = decode_pin_note(bytes);
+    if (note.offset > note.bytes || region.bytes > note.bytes - note.offset)
+      throw Refused(StatusCode::err_invalid_args,
+                    "the descriptor says " + std::to_string(region.bytes) + " bytes, the owner registered " +
+                        std::to_string(note.bytes - std::min(note.offset, note.bytes)));
+    const std::lock_guard lock(mutex_);
+    // A revocation that overtook the answer may have been of this memory: the owner knows.
+    if (revocations != revocations_ && tries < 100) continue;
+    auto& pin = pins_[note.id];
+    if (!pin) {
+      pin = std::make_shared<RemotePin>();
+      pin->region = region;
+      pin->region.id = note.id;
+      pin->region.key = note.key;
+      pin->region.address = note.address;
+      pin->region.bytes = note.bytes;
+      pin->attachments = std::move(attachments);
+    }
+    RemoteMemory::Opened opened{pin, std::move(peer), note.offset, generation};
+    if (generation == generation_) memory.opened_ = opened;
+    return opened;
   }
-  RemoteMemory::Opened opened{pin, std::move(peer), note.offset, generation};
-  if (generation == generation_) memory.opened_ = opened;
-  return opened;
 }
 
 std::vector<Candidate>& RemoteEngine::list(RemotePin& pin, const Region& local) {
@@ -153,6 +158,13 @@ Choice RemoteEngine::choose(RemoteMemory& memory, const Region& local, uint64_t 
     if (best) break;
   }
   if (best) return {best->backend, best->prepared.route, opened.peer, opened.pin, opened.offset};
+  {
+    // The next transfer opens it again: its owner may have made another backend since.
+    const std::lock_guard opening(memory.mutex_);
+    memory.opened_.reset();
+    const std::lock_guard forgetting(mutex_);
+    pins_.erase(pin.region.id);
+  }
   std::string reasons;
   for (Candidate& candidate : candidates) {
     if (!reasons.empty()) reasons += "; ";
@@ -200,6 +212,7 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::revoked(u
   std::vector<RemoteMemoryPtr> memories;
   {
     const std::lock_guard lock(mutex_);
+    ++revocations_;
     for (auto& [name, known] : memories_)
       if (auto memory = known.lock()) memories.push_back(std::move(memory));
   }

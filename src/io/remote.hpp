@@ -133,6 +133,7 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
   control::Address address_;
   std::shared_ptr<Peer> peer_;
   uint64_t generation_ = 1;
+  uint64_t revocations_ = 0;
   std::unordered_map<uint64_t, std::shared_ptr<RemotePin>> pins_;  // by the pin's id
   std::map<std::pair<uint64_t, RegionKey>, std::weak_ptr<RemoteMemory>> memories_;
 };

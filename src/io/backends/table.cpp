@@ -6,12 +6,22 @@
 
 #include "src/core/errors.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
+#include "src/io/backends/shm/shm_backend.hpp"
 #include "src/io/backends/tcp/tcp.hpp"
 
 namespace mori::io {
 namespace {
 
+std::unique_ptr<Backend> make_shm(Host& host, const BackendOptions& options) {
+  shm::Options shm;
+  shm.map = options.flag("map", shm.map);
+  shm.process_vm = options.flag("process_vm", shm.process_vm);
+  shm.inline_bytes = uint64_t(options.integer("inline_bytes", int64_t(shm.inline_bytes), 0, INT64_MAX));
+  return std::make_unique<shm::ShmBackend>(host, shm);
+}
+
 constexpr BackendRow kTable[] = {
+    {"shm", make_shm, true},
     {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
