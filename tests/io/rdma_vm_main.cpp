@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <fstream>
 #include <functional>
 #include <map>
 
@@ -20,18 +21,40 @@ namespace {
 
 const Op kBoth[] = {Op::write, Op::read};
 
-/// At once, under a running transfer: a shell takes longer than the transfer here.
-void link_down(int nic) {
-  const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
-  ifreq request{};
-  std::snprintf(request.ifr_name, sizeof request.ifr_name, "v%d", nic);
-  CHECK(::ioctl(fd, SIOCGIFFLAGS, &request) == 0);
-  request.ifr_flags = short(request.ifr_flags & ~IFF_UP);
-  CHECK(::ioctl(fd, SIOCSIFFLAGS, &request) == 0);
-  ::close(fd);
-}
+class Interface {  ///< vN of rxeN; ioctls, since a shell takes longer than a transfer here
+ public:
+  explicit Interface(int nic) : fd_(::socket(AF_INET, SOCK_DGRAM, 0)), nic_(nic) {
+    std::snprintf(request_.ifr_name, sizeof request_.ifr_name, "v%d", nic);
+  }
+  ~Interface() { ::close(fd_); }
+  void down() {
+    CHECK(::ioctl(fd_, SIOCGIFFLAGS, &request_) == 0);
+    request_.ifr_flags = short(request_.ifr_flags & ~IFF_UP);
+    CHECK(::ioctl(fd_, SIOCSIFFLAGS, &request_) == 0);
+  }
+  void up() {  // the tool restores the route, too
+    CHECK(std::system(("rxe_link " + std::to_string(nic_) + " up").c_str()) == 0);
+    for (const int nic : {nic_, nic_ ^ 1}) {
+      std::string state;
+      while (state.find("ACTIVE") == std::string::npos) {
+        std::this_thread::sleep_for(20ms);
+        std::getline(std::ifstream("/sys/class/infiniband/rxe" + std::to_string(nic) + "/ports/1/state"),
+                     state);
+      }
+    }
+  }
+  /// With another MAC address it drops what it gets, and both ports stay up: a path that eats packets.
+  void deaf(bool on) {
+    CHECK(::ioctl(fd_, SIOCGIFHWADDR, &request_) == 0);
+    request_.ifr_hwaddr.sa_data[1] = on ? 0x55 : 0;
+    CHECK(::ioctl(fd_, SIOCSIFHWADDR, &request_) == 0);
+  }
 
-void link_up(int nic) { CHECK(std::system(("rxe_link " + std::to_string(nic) + " up").c_str()) == 0); }
+ private:
+  ifreq request_{};
+  const int fd_;
+  const int nic_;
+};
 
 void wait_until_moving(const TestJob& job) {
   while (job.told == 0 && job.finished == 0) std::this_thread::sleep_for(1ms);
@@ -109,10 +132,10 @@ void rails() {  // two rails, one link goes down under the transfer, and comes b
     for (const int nic : {3, 0}) {  // the peer's port, this side's port
       succeed(p, op, *mine, *theirs, all, [&](TestJob& job) {
         wait_until_moving(job);
-        link_down(nic);
+        Interface(nic).down();
         CHECK(job.finished == 0);
       });
-      link_up(nic);
+      Interface(nic).up();
       std::this_thread::sleep_for(500ms);
       succeed(p, op, *mine, *theirs, {{0, 0, 100'000}});  // asks for the missing rail
       for (int i = 0; i < 100 && p.counter(false, "rails_up") < 2; ++i) std::this_thread::sleep_for(50ms);
@@ -128,18 +151,18 @@ void failover() {  // one rail at a time: the spare NIC takes over; without any,
   const auto blocks = random_blocks(200, 64 << 10, 256, 8);
   succeed(p, Op::write, *mine, *theirs, blocks, [&](TestJob& job) {
     wait_until_moving(job);
-    link_down(1);
+    Interface(1).deaf(true);
     CHECK(job.finished == 0);
   });
   const Outcome outcome = carry(p, Op::write, *mine, *theirs, blocks, [&](TestJob& job) {
     wait_until_moving(job);
-    link_down(3);
+    Interface(3).deaf(true);
     CHECK(job.finished == 0);
   });
   CHECK(outcome.code == StatusCode::err_rdma_op && outcome.reroutable && !outcome.unfinished.empty());
   CHECK_TEXT(outcome.message, "no answer from the peer's NIC within the retry budget");
-  link_up(1);
-  link_up(3);
+  Interface(1).deaf(false);
+  Interface(3).deaf(false);
   std::this_thread::sleep_for(400ms);
   for (const Op op : kBoth) succeed(p, op, *mine, *theirs, blocks);
 }
@@ -219,7 +242,7 @@ void cancel() {  // the path is dead: the status ends within the bound, and noth
     for (const Op op : kBoth) {
       auto route = p.prepare(*mine, *theirs).route;
       CHECK(route);
-      link_down(1);
+      Interface(1).deaf(true);
       auto job = p.job(op, *mine, *theirs, route, {{0, 0, 4 << 20}}, Clock::now() + 200ms);
       const auto start = Clock::now();
       p.a_sees_b.line = silent ? Line::silent : Line::open;
@@ -228,7 +251,7 @@ void cancel() {  // the path is dead: the status ends within the bound, and noth
       CHECK(outcome.code != StatusCode::success && !outcome.unfinished.empty());
       CHECK(Clock::now() - start >= 200ms && Clock::now() - start < 2s);
       p.a_sees_b.line = Line::open;
-      link_up(1);
+      Interface(1).deaf(false);
       const auto after = op == Op::write ? theirs->bytes : mine->bytes;
       std::this_thread::sleep_for(300ms);
       CHECK(after == (op == Op::write ? theirs->bytes : mine->bytes));

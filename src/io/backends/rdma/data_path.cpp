@@ -205,7 +205,7 @@ void RdmaBackend::failed_completion(Link& link, Rail& rail, Queue& queue, const 
 void RdmaBackend::fail_rail(Link& link, Rail& rail, std::string reason) {
   if (rail.state == Rail::State::failed) return;
   rail.state = Rail::State::failed;
-  rail.reason = link.reason = std::move(reason);
+  rail.reason = link.broken = std::move(reason);
   ++rails_failed_;
   rail.break_off();
   request_repair(link);
@@ -284,10 +284,11 @@ void RdmaBackend::review(Link& link) {
     });
     if (!served) stranded.push_back(work);
   }
+  std::string why = link.broken;
+  if (!link.reason.empty()) why += (why.empty() ? "" : "; and then: ") + link.reason;
+  if (why.empty()) why = "rdma: no rail to " + link.peer.engine() + " serves this memory";
   for (Work* work : stranded) {
-    stop(link, *work, StatusCode::err_rdma_op,
-         link.reason.empty() ? "rdma: no rail to " + link.peer.engine() + " serves this memory" : link.reason,
-         true);
+    stop(link, *work, StatusCode::err_rdma_op, why, true);
     settle(link, *work);
   }
 }

@@ -37,7 +37,8 @@ struct Link : std::enable_shared_from_this<Link> {
   bool lost = false;        ///< for good: a peer that comes back gets another link
   bool repairing = false;
   Deadline next_attempt{};  ///< when a missing rail may be tried again
-  std::string reason;       ///< of the last failure
+  std::string broken;       ///< why the last rail failed
+  std::string reason;       ///< why none came in its place
 
   size_t up() const {
     size_t n = 0;
