@@ -68,7 +68,7 @@ Config config_from(const BackendOptions& options) {
 
 std::unique_ptr<Backend> make_backend(Host&, const BackendOptions& options) {
   auto backend = std::make_unique<RdmaBackend>(config_from(options));
-  if (!backend->unavailable().empty()) throw core::TransportError("rdma: " + backend->unavailable());
+  if (!backend->unavailable().empty()) throw core::TransportError(backend->unavailable());
   return backend;
 }
 
