@@ -73,8 +73,8 @@ class RdmaBackendConfig:
     The first thirteen are those that frameworks pass; `num_worker_threads` and `notif_per_qp` change nothing here.
     `devices`: names of NICs to choose from, separated by commas (default: the variable `MORI_RDMA_DEVICES`; empty =
     all, nearest first). `spare_nics`: further NICs that memory is registered with, for failover. `gid_index`: -1 =
-    RoCE v2 over IPv4 first. `port`: 0 = the first active one. `mtu`: bytes, 0 = what both ports can. `ack_timeout`: 4.096
-    us * 2**value until a packet is sent again, `retry_count` times. `window_bytes`: in flight per queue pair.
+    RoCE v2 over IPv4 first. `port`: 0 = the first active one. `mtu`: bytes, 0 = what both ports can. `ack_timeout`:
+    4.096 us * 2**value until a packet is sent again, `retry_count` times. `window_bytes`: in flight per queue pair.
     `max_recoveries`: broken rails that one transfer survives. `quiesce_ms`: for the peer's word that a broken rail's
     other end is closed. `library`: another libibverbs.
     """
