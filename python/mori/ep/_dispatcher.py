@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -323,12 +324,23 @@ class Dispatcher:
         check_same(self.ctx.mesh, "mori.ep.set_expert_map", held, timeout=self.ctx.timeout)
         self.ctx.barrier()
         self._core.place_experts(list(placement.copy_rank))
-        if placement.replicated and self.chooser is None:
-            raise ConfigError("expert_map: the dispatcher was made for experts without copies")
         if self.chooser is not None:
             self.chooser.load(placement)
         self.placement = placement
         self.map_generation += 1
+        self.ctx.barrier()
+
+    def readmit(self) -> None:
+        """Brings ranks that were left out by `active` back into step: afterwards all may take part again. Collective
+        over all ranks, those too; waits for the stream and for all ranks; not capturable. No call may be half done."""
+        self._check_usable(DispatchCall)
+        self._check_usable(CombineCall)
+        self.ctx.barrier()
+        epochs = (ctypes.c_uint64 * 2)()
+        self.ctx.core_device.copy(ctypes.addressof(epochs), self._core.local_address, 16)
+        told = self.ctx.mesh.exchange("mori.ep.readmit", bytes(epochs), timeout=self.ctx.timeout)
+        counted = [(ctypes.c_uint64 * 2).from_buffer_copy(message.payload) for message in told]
+        self._core.start_at(max(c[0] for c in counted), max(c[1] for c in counted))
         self.ctx.barrier()
 
     # -- handles
