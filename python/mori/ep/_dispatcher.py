@@ -43,7 +43,8 @@ class Dispatcher:
         hidden]) or "grouped" (sorted by expert, each group beginning at a multiple of `align` rows).
     capacity: most rows a rank receives in one call (default: world_size x max_tokens, which cannot overflow).
     expert_capacity: most rows of one expert, layout expert (default: capacity). slots: length of the receive buffer
-        in rows, layout grouped (default: cannot overflow).
+        in rows, layout grouped (default: cannot overflow). zero_padding: write zeros behind the rows of each group up
+        to the next one, layout grouped; else what lies there is unspecified.
     live_results: how many results of dispatch may be alive at once.
     expert_map: for each expert the rank that holds it, or the ranks that hold a copy each (default: contiguous blocks,
         the first num_experts % world_size ranks one larger).
@@ -72,6 +73,7 @@ class Dispatcher:
         capacity: int | None = None,
         expert_capacity: int | None = None,
         slots: int | None = None,
+        zero_padding: bool = False,
         live_results: int = 2,
         expert_map: Sequence[int | Sequence[int]] | None = None,
         count_load: bool = False,
@@ -87,7 +89,7 @@ class Dispatcher:
             ctx.world_size, hidden, num_experts, topk=topk, max_tokens=max_tokens, dtype=dtype,
             combine_dtype=combine_dtype, scales=scales, capacity=capacity, live_results=live_results,
             expert_map=expert_map, layout=layout, align=align, expert_capacity=expert_capacity, slots=slots,
-            quantize=quantize,
+            zero_padding=zero_padding, quantize=quantize,
         )  # fmt: skip
         for name, value in (("blocks", blocks), ("warps", warps)):
             _launch_number(name, value)
