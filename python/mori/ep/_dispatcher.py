@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mori import _core
 from mori.context import Context
-from mori.ep import _autograd
+from mori.ep import _autograd, _ops
 from mori.ep._calls import Call, CombineCall, DispatchCall
 from mori.ep._check import check_tensor
 from mori.ep._experts import CopyChooser, Placement, place
@@ -149,6 +150,11 @@ class Dispatcher:
     @property
     def dtype(self) -> torch.dtype:
         return self.plan.dtype
+
+    @functools.cached_property
+    def number(self) -> int:
+        """By which torch.ops.mori.* know it, see mori.ep.register_ops."""
+        return _ops.enlist(self)
 
     @property
     def local_experts(self) -> int:
