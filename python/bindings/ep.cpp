@@ -166,9 +166,9 @@ void bind_ep(py::module_& module) {
           },
           py::arg("stream"), py::arg("rows"), py::arg("out"), py::arg("bias"), py::arg("weights"),
           py::arg("ids"), py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("hidden"),
-          py::arg("row_count"), py::arg("element"), py::kw_only(),
-          py::arg("row_weights") = 0, py::arg("active") = 0, py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive, py::arg("blocks") = 0,
-          release_gil())
+          py::arg("row_count"), py::arg("element"), py::kw_only(), py::arg("row_weights") = 0,
+          py::arg("active") = 0, py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive,
+          py::arg("blocks") = 0, release_gil())
       .def_readwrite("combine_tuning", &Dispatcher::combine_tuning)
       .def("place_experts", &Dispatcher::place_experts, py::arg("expert_rank"), release_gil());
 }

@@ -45,7 +45,8 @@ void plan_combine(EpCombineArgs& a, const CombineTuning& tuning, const core::Lau
   } else {
     const bool apart = launch.blocks >= 2 * kSenders;
     a.senders = chosen(tuning.senders, apart ? kSenders : launch.blocks, launch.blocks);
-    a.sender_warps = chosen(tuning.sender_warps, apart ? launch.warps : divide(launch.warps, 2), launch.warps);
+    a.sender_warps =
+        chosen(tuning.sender_warps, apart ? launch.warps : divide(launch.warps, 2), launch.warps);
     a.unit = chosen(tuning.unit, kUnit, 1u << 20);
     a.parts = chosen(tuning.parts, std::max(2u, filling), 1u << 20);
     a.tickets = 1;

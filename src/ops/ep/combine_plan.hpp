@@ -24,6 +24,7 @@ struct CombineTuning {
 /// Warps that have something to do, by which the number of blocks is chosen.
 uint64_t combine_work(const CombineTuning& tuning, uint32_t tokens, bool cpu);
 /// Fills senders, sender_warps, by_block, unit, parts and tickets of `args`.
-void plan_combine(EpCombineArgs& args, const CombineTuning& tuning, const core::LaunchShape& launch, bool cpu);
+void plan_combine(EpCombineArgs& args, const CombineTuning& tuning, const core::LaunchShape& launch,
+                  bool cpu);
 
 }  // namespace mori::ep

@@ -203,10 +203,9 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
   if (config.world_size != context_->world().world_size) {
     throw ConfigError("world_size=" + std::to_string(config.world_size) + " is not the context's");
   }
-  for (uint64_t* offset :
-       {&shared_.announcements, &shared_.chunks, &shared_.combine_announcements, &shared_.combine_flags,
-        &shared_.combine_rows, &shared_.receive,
-        &shared_.counts, &shared_.counts_signal, &shared_.rows_signal}) {
+  for (uint64_t* offset : {&shared_.announcements, &shared_.chunks, &shared_.combine_announcements,
+                           &shared_.combine_flags, &shared_.combine_rows, &shared_.receive, &shared_.counts,
+                           &shared_.counts_signal, &shared_.rows_signal}) {
     *offset += heap_offset;
   }
   core::Device& device = context_->device();

@@ -59,8 +59,8 @@ struct Layout {
   uint64_t local_bytes = 0;    ///< private device memory
   uint64_t combine_bytes = 0;  ///< of one combine buffer
   uint64_t combine_buffers = 1;
-  uint64_t slots = 0;          ///< payloads of a receive buffer
-  EpRoutingAddress routing;    ///< offsets of the parts of a routing handle
+  uint64_t slots = 0;        ///< payloads of a receive buffer
+  EpRoutingAddress routing;  ///< offsets of the parts of a routing handle
 };
 /// Throws ConfigError naming the field, its value and what is allowed.
 Layout make_layout(const Config& config);

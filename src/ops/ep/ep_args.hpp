@@ -37,12 +37,12 @@ inline constexpr uint32_t kEpSend = 1, kEpReceive = 2;
 
 /// Where a dispatcher's symmetric objects lie: offsets in bytes from the start of the heap.
 struct EpShared {
-  uint64_t announcements;   ///< uint64_t[2][R][words]: half epoch & 1; line s is written by rank s
-  uint64_t chunks;          ///< EpChunk[R][kEpMaxChunks]: dispatch; line s is written by rank s
+  uint64_t announcements;          ///< uint64_t[2][R][words]: half epoch & 1; line s is written by rank s
+  uint64_t chunks;                 ///< EpChunk[R][kEpMaxChunks]: dispatch; line s is written by rank s
   uint64_t combine_announcements;  ///< uint64_t[2][R]: half epoch & 1; word s is written by rank s
   uint64_t combine_flags;          ///< uint64_t[2][max_tokens * fan]: epoch in which each row came
   uint64_t combine_rows;           ///< combine buffers, one or two
-  uint64_t receive;         ///< first receive buffer; the next begin receive_stride further
+  uint64_t receive;                ///< first receive buffer; the next begin receive_stride further
   uint64_t receive_stride;
   uint64_t counts, counts_signal, rows_signal;
 };
@@ -176,8 +176,8 @@ struct EpDispatchArgs {
 /// Times of a block in clock ticks, in this order; 0 = the block did not come there.
 enum EpTrace : uint32_t {
   kTraceStart = 0,
-  kTraceCounted = 1,    ///< dispatch: my counts are known and announced
-  kTracePlanned = 2,    ///< dispatch: every rank's counts are known
+  kTraceCounted = 1,    ///< dispatch: my counts are known and announced; combine: all ranks have announced
+  kTracePlanned = 2,    ///< dispatch: every rank's counts are known; combine: my routes are
   kTraceSent = 3,       ///< dispatch: rows written; combine: rows returned
   kTracePublished = 4,  ///< the flags of what was written are raised
   kTraceReceived = 5,   ///< everything I wait for has come
@@ -189,18 +189,18 @@ struct EpCombineArgs {
   World world;
   EpShared shared;
   EpRoutingAddress routing;
-  uint64_t local;          ///< EpLocal*
-  uint64_t rows;           ///< [received or slots][hidden], contiguous: what goes back to the owners
-  uint64_t out;            ///< [tokens][hidden]
-  uint64_t bias;           ///< [tokens][hidden] added first, 0 = none
-  uint64_t weights;        ///< float [tokens][topk], of the tokens' owner, 0 = unweighted
-  uint64_t ids;            ///< int32 or int64 [tokens][topk], only with weights
-  uint64_t expert_rank;    ///< int32_t[num_experts], only with weights
-  uint64_t row_weights;    ///< float [capacity][topk], of the received rows: layouts by expert, 0 = unweighted
-  uint64_t active;         ///< uint64_t[1]: bit of each rank that takes part, 0 = all do
-  uint64_t trace;          ///< uint64_t[kEpMaxBlocks][kEpTraceWords], 0 = not traced
-  uint64_t digest;         ///< of what must be equal on all ranks, but for the handle's epoch
-  uint64_t stamp;          ///< that the handle must bear
+  uint64_t local;        ///< EpLocal*
+  uint64_t rows;         ///< [received or slots][hidden], contiguous: what goes back to the owners
+  uint64_t out;          ///< [tokens][hidden]
+  uint64_t bias;         ///< [tokens][hidden] added first, 0 = none
+  uint64_t weights;      ///< float [tokens][topk], of the tokens' owner, 0 = unweighted
+  uint64_t ids;          ///< int32 or int64 [tokens][topk], only with weights
+  uint64_t expert_rank;  ///< int32_t[num_experts], only with weights
+  uint64_t row_weights;  ///< float [capacity][topk], of the received rows: layouts by expert, 0 = unweighted
+  uint64_t active;       ///< uint64_t[1]: bit of each rank that takes part, 0 = all do
+  uint64_t trace;        ///< uint64_t[kEpMaxBlocks][kEpTraceWords], 0 = not traced
+  uint64_t digest;       ///< of what must be equal on all ranks, but for the handle's epoch
+  uint64_t stamp;        ///< that the handle must bear
   uint64_t second_buffer;  ///< bytes to the combine buffer of odd epochs, 0 = there is one buffer
   uint64_t second_flags;   ///< bytes to the row flags of odd epochs
   EpPlacement placement;   ///< of `rows`

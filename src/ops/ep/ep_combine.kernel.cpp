@@ -57,6 +57,7 @@ template <class T>
 MORI_DEVICE void reduce(const EpCombineArgs& a, const CombineTurn& turn, const CombineBlock& block) {
   const Agreement agreement = await_agreement(a, turn);
   if (!agreement.came) return;
+  note_time(a.trace, kTraceCounted);
   if (block_id() == grid_blocks() - 1 && block_lane() == 0) refuse(a, turn, agreement.differing);
   if (agreement.differing != 0 || !turn.routed || a.tokens == 0) return;
   const CombineCut cut(a, a.hidden / Pack<T>::kElements);
@@ -65,22 +66,27 @@ MORI_DEVICE void reduce(const EpCombineArgs& a, const CombineTurn& turn, const C
   for (; index < items; index = next_item(a, turn.epoch, index)) {
     const CombineItem item = list_terms<T>(a, turn, block, cut, index);
     if (!await_rows(a, turn, item)) return;
+    note_time(a.trace, kTraceReceived);
     sum_part<T>(item.sum, global<T>(a.out) + item.token * a.hidden, item.first, item.last);
   }
 }
 
 template <class T>
 MORI_DEVICE void combine(const EpCombineArgs& a) {
+  note_time(a.trace, kTraceStart);
   const CombineBlock block(a.world.world_size);
   const CombineTurn turn = combine_turn(a);
   const bool sends = (a.phases & kEpSend) != 0, receives = (a.phases & kEpReceive) != 0;
   // The last block sends last, if at all: announcing costs it a release.
   if (sends && block_id() == grid_blocks() - 1 && warp_id() == 0) announce(a, turn);
   load_routes(a, turn, block, uint64_t(a.hidden) * sizeof(T));
+  note_time(a.trace, kTracePlanned);
   if (sends && !send<T>(a, turn, block)) return;
+  note_time(a.trace, kTracePublished);
   if (!receives) return;
   advance(a, turn.epoch);
   reduce<T>(a, turn, block);
+  note_time(a.trace, kTraceDone);
 }
 
 }  // namespace MORI_TARGET_NAMESPACE

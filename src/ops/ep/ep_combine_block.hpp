@@ -118,6 +118,7 @@ MORI_DEVICE uint64_t announcements(const EpCombineArgs& a, uint64_t epoch) {
 /// Tells every rank that I have begun this call: so my combine buffer of it is free. Callers: the warp.
 MORI_DEVICE void announce(const EpCombineArgs& a, const CombineTurn& turn) {
   const uint64_t word = announcement_tag(turn.epoch) << 32 | turn.digest;
+  MORI_NO_UNROLL
   for (uint32_t i = lane_id(); i < a.world.world_size; i += kWarpSize) {
     const uint32_t peer = (a.world.rank + 1 + i) % a.world.world_size;
     if ((turn.active >> peer & 1u) == 0) continue;
@@ -144,7 +145,7 @@ MORI_DEVICE uint64_t await_announcement(const EpCombineArgs& a, uint64_t epoch, 
 }
 
 struct Agreement {
-  bool came;          ///< every rank has announced this call
+  bool came;           ///< every rank has announced this call
   uint64_t differing;  ///< ranks that announced another one
 };
 

@@ -109,7 +109,8 @@ MORI_DEVICE uint64_t next_item(const EpCombineArgs& a, uint64_t epoch, uint64_t 
   if (a.tickets == 0) return previous + grid_warps();
   uint64_t ticket = 0;
   if (lane_id() == 0)
-    ticket = fetch_add_relaxed<Scope::device>(&global<EpLocal>(a.local)->combine_tickets[epoch & 1u], uint64_t(1));
+    ticket =
+        fetch_add_relaxed<Scope::device>(&global<EpLocal>(a.local)->combine_tickets[epoch & 1u], uint64_t(1));
   return shuffle(ticket, 0);
 }
 

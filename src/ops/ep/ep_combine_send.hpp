@@ -79,6 +79,7 @@ MORI_DEVICE void return_rows(const EpCombineArgs& a, const CombineTurn& turn, co
     }
     group.sync();
     uint64_t* flags = global<uint64_t>(block.owner_flags[owner]) + first;
+    MORI_NO_UNROLL
     for (uint64_t i = group.lane(); i < rows; i += group.lanes())
       store_release<Scope::system>(flags + i, turn.epoch);
   }

@@ -22,7 +22,8 @@ struct CombineSum {
 
 /// Packs of 16 bytes that each lane adds at a time, kWarpSize apart: so many loads are in flight.
 template <uint32_t kRows, uint32_t kPacks, class T>
-MORI_DEVICE void add_rows(float (&sum)[kPacks][Pack<T>::kElements], const CombineTerm* terms, uint32_t start) {
+MORI_DEVICE void add_rows(float (&sum)[kPacks][Pack<T>::kElements], const CombineTerm* terms,
+                          uint32_t start) {
   Pack<T> packs[kRows][kPacks];
   MORI_UNROLL
   for (uint32_t r = 0; r < kRows; ++r) {

@@ -18,6 +18,13 @@ MORI_DEVICE uint32_t bits_below(uint64_t mask, uint32_t rank) {
   return count_bits(mask & ((uint64_t(1) << rank) - 1));
 }
 
+/// Notes when this block came to the end of a phase. Callers: any lane; the block's first one writes.
+MORI_DEVICE void note_time(uint64_t trace, EpTrace phase) {
+  if (trace != 0 && block_lane() == 0) {
+    global<uint64_t>(trace)[uint64_t(block_id()) * kEpTraceWords + phase] = clock_ticks();
+  }
+}
+
 /// One row to its final place. Callers: the warp; finish_large_copies() follows the last one.
 MORI_DEVICE void copy_row(bool large, void* to, const void* from, uint64_t bytes) {
   if (large) return warp_copy_large(to, from, bytes);
