@@ -293,6 +293,11 @@ def _refused(word: _core.ErrorWord) -> MoriError:
         return CapacityError(
             f"rank {word.peer} would receive {word.seen} rows, its capacity is {word.expected}; nothing was sent"
         )
+    if word.refusal == "expert_capacity":
+        return CapacityError(
+            f"rank {word.peer} would need {word.seen} slots for the rows of an expert, or of all of its experts; "
+            f"it has {word.expected}; nothing was sent"
+        )
     if word.refusal == "expert_id":
         seen = word.seen - (1 << 32) if word.seen >= 1 << 31 else word.seen
         return ConfigError(

@@ -31,7 +31,7 @@ def good_call(moe: Dispatcher) -> list[str]:
 
 def each_with(crew: Crew, work: Any, **options: Any) -> list[Any]:
     def body(ctx: Any) -> Any:
-        with make(ctx, CASE, **options) as moe:
+        with make(ctx, CASE, **{"debug": False, **options}) as moe:
             return work(moe)
 
     return crew.each(body)

@@ -9,10 +9,22 @@
 docs/ep.md tells the protocol, and what can go wrong.
 """
 
+from mori.ep._calls import trace_buffer
 from mori.ep._dispatcher import Dispatcher, combine, dispatch
+from mori.ep._recipe import RECIPES, Quantize
 from mori.ep._results import Received, RoutingHandle, Trimmed
 
-__all__ = ["Dispatcher", "Received", "RoutingHandle", "Trimmed", "combine", "dispatch"]
+__all__ = [
+    "RECIPES",
+    "Dispatcher",
+    "Quantize",
+    "Received",
+    "RoutingHandle",
+    "Trimmed",
+    "combine",
+    "dispatch",
+    "trace_buffer",
+]
 
-for _public in (Dispatcher, Received, RoutingHandle, Trimmed, combine, dispatch):
+for _public in (Dispatcher, Quantize, Received, RoutingHandle, Trimmed, combine, dispatch):
     _public.__module__ = "mori.ep"

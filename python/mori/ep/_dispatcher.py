@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from mori import _core
 from mori.context import Context
+from mori.ep import _autograd
+from mori.ep._calls import Call, CombineCall, DispatchCall
+from mori.ep._check import check_tensor
+from mori.ep._experts import CopyChooser, Placement, place
 from mori.ep._leases import Leases
-from mori.ep._results import Received, ReceiveLayout, RoutingHandle
+from mori.ep._plan import Plan, make_plan, value_types
+from mori.ep._recipe import Quantize
+from mori.ep._results import Received, RoutingHandle
 from mori.errors import ConfigError, MoriError
 from mori.mesh import check_same
 
@@ -31,10 +37,17 @@ class Dispatcher:
     combine_dtype: the largest type of returned rows, bfloat16, float16 or float32 (default: dtype where it is one
         of those, else bfloat16).
     scales: (columns, dtype) of the scales that travel beside each row, or None.
+    quantize: narrows rows on their way: a name of mori.ep.RECIPES or a mori.ep.Quantize; None sends them as they are.
+    layout: where received rows lie: "rank" (a row per token, in order of arrival), "expert" ([experts, capacity,
+        hidden]) or "grouped" (sorted by expert, each group beginning at a multiple of `align` rows).
     capacity: most rows a rank receives in one call (default: world_size x max_tokens, which cannot overflow).
+    expert_capacity: most rows of one expert, layout expert (default: capacity). slots: length of the receive buffer
+        in rows, layout grouped (default: cannot overflow).
     live_results: how many results of dispatch may be alive at once.
-    expert_map: for each expert the rank that holds it (default: contiguous blocks, the first
-        num_experts % world_size ranks one larger).
+    expert_map: for each expert the rank that holds it, or the ranks that hold a copy each (default: contiguous blocks,
+        the first num_experts % world_size ranks one larger).
+    count_load: count every rank's selections of each expert on the device, see `load`.
+    debug: poison receive buffers and refuse tensors that were given back (default: as the context).
     blocks, warps: launch shape, 0 = chosen.
 
     Collective; arguments are compared between ranks. One stream at a time may use a dispatcher.
@@ -52,9 +65,16 @@ class Dispatcher:
         dtype: torch.dtype | None = None,
         combine_dtype: torch.dtype | None = None,
         scales: tuple[int, torch.dtype] | None = None,
+        quantize: Quantize | str | None = None,
+        layout: str = "rank",
+        align: int | None = None,
         capacity: int | None = None,
+        expert_capacity: int | None = None,
+        slots: int | None = None,
         live_results: int = 2,
-        expert_map: Sequence[int] | None = None,
+        expert_map: Sequence[int | Sequence[int]] | None = None,
+        count_load: bool = False,
+        debug: bool | None = None,
         blocks: int = 0,
         warps: int = 0,
     ) -> None:
@@ -62,62 +82,18 @@ class Dispatcher:
 
         ctx.ready()
         self.ctx = ctx
-        self.dtype = torch.bfloat16 if dtype is None else dtype
-        self.hidden, self.num_experts, self.topk, self.max_tokens = hidden, num_experts, topk, max_tokens
-        for name in ("hidden", "num_experts", "topk", "max_tokens", "live_results"):
-            value = locals()[name]
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
-                raise ConfigError(f"{name}={value!r} must be an integer of 1 to 2^31 - 1")
-        if topk > num_experts:
-            raise ConfigError(f"topk={topk} exceeds num_experts={num_experts}; a token can visit an expert once")
-        elements = _elements(torch)
-        if self.dtype not in _row_types(torch):
-            raise ConfigError(f"dtype={self.dtype}: allowed are {_names(_row_types(torch))}")
-        self.row_elements = hidden // 2 if self.dtype in _packed(torch) else hidden
-        if self.dtype in _packed(torch) and hidden % 2:
-            raise ConfigError(f"hidden={hidden} must be even for packed fp4")
-        self.combine_dtype = combine_dtype or (self.dtype if self.dtype in elements else torch.bfloat16)
-        if self.combine_dtype not in elements:
-            raise ConfigError(f"combine_dtype={combine_dtype}: allowed are {_names(elements)}")
-        for name, row_bytes in (
-            ("a row", self.row_elements * self.dtype.itemsize),
-            ("a combined row", hidden * self.combine_dtype.itemsize),
-        ):
-            if row_bytes % 16:
-                raise ConfigError(f"hidden={hidden}: {name} has {row_bytes} bytes, it must be a multiple of 16")
-        self.scales = scales
-        scale_bytes = 0
-        if scales is not None:
-            good = isinstance(scales, tuple) and len(scales) == 2 and isinstance(scales[0], int)
-            if not (good and 0 < scales[0] < 1 << 24 and isinstance(scales[1], torch.dtype)):
-                raise ConfigError(f"scales={scales!r} must be (columns, dtype) with columns of 1 to 2^24 - 1")
-            scale_bytes = scales[0] * scales[1].itemsize
-        self.capacity = ctx.world_size * max_tokens if capacity is None else capacity
-        if not isinstance(self.capacity, int) or not 1 <= self.capacity < 1 << 32:
-            raise ConfigError(f"capacity={capacity!r} must be a number of rows, 1 to 2^32 - 1")
+        self.plan: Plan = make_plan(
+            ctx.world_size, hidden, num_experts, topk=topk, max_tokens=max_tokens, dtype=dtype,
+            combine_dtype=combine_dtype, scales=scales, capacity=capacity, live_results=live_results,
+            expert_map=expert_map, layout=layout, align=align, expert_capacity=expert_capacity, slots=slots,
+            quantize=quantize,
+        )  # fmt: skip
         for name, value in (("blocks", blocks), ("warps", warps)):
-            if not isinstance(value, int) or not 0 <= value < 1 << 16:
-                raise ConfigError(f"{name}={value!r} must be an integer of 0 to 2^16 - 1; 0 chooses")
-        self.expert_map = _expert_map(expert_map, num_experts, ctx.world_size)
-        config = _core.EpConfig(
-            row_bytes=self.row_elements * self.dtype.itemsize,
-            combine_row_bytes=hidden * self.combine_dtype.itemsize,
-            capacity=self.capacity,
-            world_size=ctx.world_size,
-            num_experts=num_experts,
-            topk=topk,
-            max_tokens=max_tokens,
-            scale_bytes=scale_bytes,
-            live_results=live_results,
-        )
+            _launch_number(name, value)
+        self.debug = ctx.debug if debug is None else bool(debug)
+        config = self.plan.core(ctx.world_size)
         self._layout = _core.ep_layout(config)
-        mine = {
-            "hidden": hidden, "num_experts": num_experts, "topk": topk, "max_tokens": max_tokens,
-            "dtype": str(self.dtype),
-            "combine_dtype": str(self.combine_dtype), "scales": str(scales), "capacity": self.capacity,
-            "live_results": live_results, "expert_map": str(self.expert_map),
-        }  # fmt: skip
-        check_same(ctx.mesh, "mori.ep.Dispatcher", mine, timeout=ctx.timeout)
+        check_same(ctx.mesh, "mori.ep.Dispatcher", self.plan.digest(), timeout=ctx.timeout)
         # The signals must be 0 before a peer can raise them; only the head of the memory holds any.
         self._memory = ctx.heap.allocate(self._layout.heap_bytes, purpose="mori.ep.Dispatcher")
         ctx.heap.core.fill(self._memory.offset, 0, self._layout.signal_bytes)
@@ -126,30 +102,81 @@ class Dispatcher:
             ctx.core,
             config,
             heap_offset=self._memory.offset,
-            expert_rank=list(self.expert_map),
+            expert_rank=list(self.plan.placement.copy_rank),
             blocks=blocks or ctx.default_blocks,
             warps=warps,
         )
         self._leases = Leases(ctx, self._memory, self._layout, live_results)
-        receive = self._layout.receive
-        self._receive = ReceiveLayout(
-            rows=receive.rows,
-            ids=receive.ids,
-            weights=receive.weights,
-            scales=receive.scales,
-            sources=receive.sources,
-            capacity=self.capacity,
-            row_elements=self.row_elements,
-            dtype=self.dtype,
-            scale_kind=scales,
-        )
+        self.placement: Placement = self.plan.placement
+        self.chooser: CopyChooser | None = None
+        if self.placement.replicated:
+            copies = len(self.placement.copy_rank)
+            self.chooser = CopyChooser(ctx.rank, num_experts, copies, max_tokens, ctx.device)
+            self.chooser.load(self.placement)
+        self._load: torch.Tensor | None = None
+        if count_load:
+            self._load = torch.zeros(len(self.placement.copy_rank), dtype=torch.int64, device=ctx.device)
+        self.map_generation = 0
+        self._open: dict[type[Call], Call] = {}
         self._id_types = (torch.int32, torch.int64)
-        self._elements = elements
+        self._values = value_types()
+
+    # -- what it was made with
+
+    @property
+    def hidden(self) -> int:
+        return self.plan.hidden
+
+    @property
+    def num_experts(self) -> int:
+        return self.plan.num_experts
+
+    @property
+    def topk(self) -> int:
+        return self.plan.topk
+
+    @property
+    def max_tokens(self) -> int:
+        return self.plan.max_tokens
+
+    @property
+    def capacity(self) -> int:
+        return self.plan.capacity
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.plan.dtype
+
+    @property
+    def local_experts(self) -> int:
+        """Experts, or copies of them, that live on this rank."""
+        return len(self.placement.local(self.ctx.rank))
 
     @property
     def routing_bytes(self) -> int:
         """Size of the `data` of a routing handle."""
         return int(self._layout.routing_bytes)
+
+    @property
+    def load(self) -> torch.Tensor:
+        """int64 [num_experts] on the device: selections of each expert by this rank's tokens in all dispatches since
+        construction or `load.zero_()`; the sum over ranks is the load of the experts. With replicated experts a new
+        tensor; `copy_load` is what to set to 0 then."""
+        import torch
+
+        if self.chooser is None:
+            return self.copy_load
+        total = torch.zeros(self.num_experts + 1, dtype=torch.int64, device=self.ctx.device)
+        return total.index_add_(0, self.chooser.expert_of[:-1], self.copy_load)[:-1]
+
+    @property
+    def copy_load(self) -> torch.Tensor:
+        """The same for each copy of an expert, in order of expert, then of rank."""
+        if self._load is None:
+            raise ConfigError("load: the dispatcher was made with count_load=False")
+        return self._load
+
+    # -- calls
 
     def dispatch(
         self,
@@ -159,71 +186,35 @@ class Dispatcher:
         *,
         scales: torch.Tensor | None = None,
         routing: RoutingHandle | None = None,
+        active: torch.Tensor | None = None,
+        blocks: int = 0,
+        trace: torch.Tensor | None = None,
     ) -> Received:
-        """Sends each row of x once to every rank that holds one of its experts. Collective, without tokens too.
+        """Sends each row of x to every rank that holds one of its experts. Collective, without tokens too.
 
         x: [tokens, hidden] of the dispatcher's dtype, contiguous, tokens <= max_tokens.
         topk_ids: int32 or int64 [tokens, topk], distinct global expert ids, -1 for none.
         topk_weights: float32 [tokens, topk] or None, on all ranks alike.
         scales: [tokens, columns] if the dispatcher has scales.
         routing: instead of ids and weights, go where an earlier dispatch went.
+        active: int64 [1] on the device, alike on all ranks: bit r says whether rank r takes part. Experts of other
+            ranks are as id -1; those ranks need not call.
+        blocks: at most so many blocks (SMs, CUs) for this call, 0 = as constructed.
+        trace: int64 [EP_MAX_BLOCKS, EP_TRACE_WORDS] to fill with times, see mori.ep.trace_buffer.
 
         Returns a Received. On the CPU its rows are there when the call returns, on a GPU when the stream gets there.
-        Raises ConfigError for tensors that do not fit; CapacityError when live_results are alive, or when a rank would
-        receive more than capacity rows (then nothing was sent); TimeoutError and PeerLost naming the peer. What the
-        kernels of a GPU find is raised by ctx.synchronize() and ctx.check(); after a failed wait, by every call.
-        Capturable in a CUDA graph: keep the result alive as long as the graph.
+        Differentiable in x and topk_weights (mori.ep._autograd says how).
+        Raises ConfigError for tensors that do not fit; CapacityError when live_results are alive, or when a rank or
+        expert would receive more than its capacity (then nothing was sent); TimeoutError and PeerLost naming the peer.
+        What the kernels of a GPU find is raised by ctx.synchronize() and ctx.check(); after a failed wait, by every
+        call. Capturable in a CUDA graph: keep the result alive as long as the graph.
         """
-        import torch
-
-        self._check_usable()
-        if routing is not None:
-            if topk_ids is not None or topk_weights is not None:
-                raise ConfigError("topk_ids and topk_weights come from routing; do not pass both")
-            self._check_owner(routing)
-            topk_ids, topk_weights = routing.topk_ids, routing.topk_weights
-        if topk_ids is None:
-            raise ConfigError("topk_ids is missing; pass it, or routing of an earlier dispatch")
-        tokens = self._check_tensor("x", x, (None, self.row_elements), (self.dtype,))
-        if tokens > self.max_tokens:
-            raise ConfigError(f"x has {tokens} tokens, max_tokens is {self.max_tokens}")
-        if routing is not None and tokens != routing.tokens:
-            raise ConfigError(f"x has {tokens} tokens, routing is of {routing.tokens}")
-        self._check_tensor("topk_ids", topk_ids, (tokens, self.topk), self._id_types)
-        if topk_weights is not None:
-            self._check_tensor("topk_weights", topk_weights, (tokens, self.topk), (torch.float32,))
-        if (scales is not None) != (self.scales is not None):
-            need = "has none" if self.scales is None else f"was made with {self.scales}"
-            raise ConfigError(f"scales={'given' if scales is not None else None}: the dispatcher {need}")
-        if scales is not None and self.scales is not None:
-            self._check_tensor("scales", scales, (tokens, self.scales[0]), (self.scales[1],))
-        lease = self._leases.take()
-        handle = RoutingHandle(
-            self,
-            torch.empty(self.routing_bytes, dtype=torch.uint8, device=self.ctx.device),
-            topk_ids,
-            topk_weights,
-        )
-        self._leases.bind(lease, handle)
-        received = Received(self._receive, lease.tensor, handle, lease.release)
-        self._core.dispatch(
-            self.ctx.stream(),
-            x.data_ptr(),
-            topk_ids.data_ptr(),
-            topk_weights.data_ptr() if topk_weights is not None and tokens else int(topk_weights is not None),
-            scales.data_ptr() if scales is not None and tokens else int(scales is not None),
-            handle.data.data_ptr(),
-            tokens,
-            topk_ids.element_size(),
-            lease.index,
-        )
-        if self.ctx.synchronous:
-            try:
-                self.ctx.check()
-            except MoriError:
-                lease.release()  # whoever holds the error would hold its frames, and in them the result
-                raise
-        return received
+        call = self._prepare_dispatch(x, topk_ids, topk_weights, scales, routing, active, blocks, trace)
+        weights = call.handle.topk_weights
+        if _autograd.wanted(x, weights):
+            return _autograd.dispatch(self, call, x, weights)
+        self.launch(call, _core.EP_SEND | _core.EP_RECEIVE)
+        return call.received
 
     def combine(
         self,
@@ -234,74 +225,138 @@ class Dispatcher:
         bias: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
         release: bool = True,
+        active: torch.Tensor | None = None,
+        blocks: int = 0,
+        trace: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Returns every received row to the rank of its token and sums them there. Collective.
 
-        rows: [at least total, hidden] of bfloat16, float16 or float32 (no larger than combine_dtype), contiguous, in
-            the order of Received.x.
+        rows: in the places of Received.x, bfloat16, float16 or float32 (no larger than combine_dtype), contiguous:
+            [at least total, hidden] in layout rank, [local experts, expert_capacity, hidden] in layout expert,
+            [at least the slots used, hidden] in layout grouped.
         routing: of the dispatch that brought the rows; anything else is refused.
-        apply_weights: multiply the row of each rank by the sum of the token's top-k weights whose experts live there.
+        apply_weights: layout rank: multiply the row of each rank by the sum of the token's top-k weights whose experts
+            live there. By expert: multiply each row by the weight of its selection.
         bias: [tokens, hidden] added first, such as a shared expert's output.
         out: where to put the result.
         release: give the memory of the received rows back afterwards.
+        active, blocks, trace: as in dispatch; active must be that of the dispatch, or less.
 
         Returns [tokens, hidden] in the type of rows: the fp32 sum in ascending rank order, rounded once; zeros (or the
-        bias) for a token that went nowhere. Bitwise repeatable. Raises as dispatch. Capturable in a CUDA graph.
+        bias) for a token that went nowhere. By expert, a rank first sums its rows of a token in top-k order, in fp32,
+        and rounds once. Bitwise repeatable. Differentiable in rows, bias and, with apply_weights, the weights.
+        Raises as dispatch. Capturable in a CUDA graph.
         """
-        import torch
-
-        self._check_usable()
-        self._check_owner(routing)
-        tokens = routing.tokens
-        count = self._check_tensor("rows", rows, (None, self.hidden), tuple(self._elements))
-        if rows.dtype.itemsize > self.combine_dtype.itemsize:
-            raise ConfigError(f"rows are {rows.dtype}, larger than combine_dtype={self.combine_dtype}")
-        self._check_row_count(count, routing)
-        if bias is not None:
-            self._check_tensor("bias", bias, (tokens, self.hidden), (rows.dtype,))
-        if apply_weights and routing.topk_weights is None:
-            raise ConfigError("apply_weights=True: the dispatch had no topk_weights")
-        if out is None:
-            out = torch.empty((tokens, self.hidden), dtype=rows.dtype, device=rows.device)
-        else:
-            self._check_tensor("out", out, (tokens, self.hidden), (rows.dtype,))
+        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, active, blocks, trace)
         weights = routing.topk_weights if apply_weights else None
-        self._core.combine(
-            self.ctx.stream(),
-            rows.data_ptr(),
-            out.data_ptr(),
-            bias.data_ptr() if bias is not None else 0,
-            weights.data_ptr() if weights is not None else 0,
-            routing.topk_ids.data_ptr(),
-            routing.data.data_ptr(),
-            tokens,
-            routing.topk_ids.element_size(),
-            self.hidden,
-            min(count, 2**32 - 1),
-            self._elements[rows.dtype],
-        )
-        if self.ctx.synchronous:
-            self.ctx.check()  # a refused combine leaves the rows for another
-        if release:
-            self._leases.release_of(routing)
-        return out
+        if _autograd.wanted(rows, weights, bias):
+            if out is not None:
+                raise ConfigError("out: given with tensors that require gradients; leave it out")
+            return _autograd.combine(self, call)
+        self.launch(call, _core.EP_SEND | _core.EP_RECEIVE)
+        return call.out
+
+    def dispatch_send(
+        self,
+        x: torch.Tensor,
+        topk_ids: torch.Tensor | None = None,
+        topk_weights: torch.Tensor | None = None,
+        *,
+        scales: torch.Tensor | None = None,
+        routing: RoutingHandle | None = None,
+        active: torch.Tensor | None = None,
+        blocks: int = 0,
+    ) -> DispatchCall:
+        """The first half of dispatch: this rank's rows are on their way. Arguments as dispatch; not differentiable.
+
+        Pass the result to dispatch_recv; until then no other dispatch may begin on this dispatcher."""
+        call = self._prepare_dispatch(x, topk_ids, topk_weights, scales, routing, active, blocks, None)
+        self.launch(call, _core.EP_SEND)
+        return call
+
+    def dispatch_recv(self, pending: DispatchCall) -> Received:
+        """The second half: everything has come. Raises as dispatch."""
+        self._finish(pending, DispatchCall)
+        return pending.received
+
+    def combine_send(
+        self,
+        rows: torch.Tensor,
+        routing: RoutingHandle,
+        *,
+        apply_weights: bool = False,
+        bias: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
+        release: bool = True,
+        active: torch.Tensor | None = None,
+        blocks: int = 0,
+    ) -> CombineCall:
+        """The first half of combine: the rows are on their way home. Arguments as combine; not differentiable.
+
+        Pass the result to combine_recv; until then no other combine may begin on this dispatcher."""
+        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, active, blocks, None)
+        self.launch(call, _core.EP_SEND)
+        return call
+
+    def combine_recv(self, pending: CombineCall) -> torch.Tensor:
+        """The second half: the sums. Raises as combine."""
+        self._finish(pending, CombineCall)
+        return pending.out
+
+    def set_expert_map(self, expert_map: Sequence[int | Sequence[int]]) -> None:
+        """Says anew where experts live, from the next call on; captured graphs follow. Collective, waits for the
+        stream and for all ranks; not capturable.
+
+        As many copies in all as before; in layouts by expert no more on a rank than one had at construction. Routing
+        handles of earlier dispatches are refused from then on. Raises ConfigError."""
+        self._check_usable()
+        placement = place(expert_map, self.num_experts, self.ctx.world_size)
+        old, new = len(self.placement.copy_rank), len(placement.copy_rank)
+        if old != new:
+            raise ConfigError(f"expert_map has {new} copies of experts in all, the dispatcher was made for {old}")
+        most = self.plan.placement.most_on_a_rank
+        if self.plan.layout != "rank" and placement.most_on_a_rank > most:
+            raise ConfigError(
+                f"expert_map puts {placement.most_on_a_rank} experts on a rank, the dispatcher was made for {most}"
+            )
+        held = {"expert_map": str(placement.held_by)}
+        check_same(self.ctx.mesh, "mori.ep.set_expert_map", held, timeout=self.ctx.timeout)
+        self.ctx.barrier()
+        self._core.place_experts(list(placement.copy_rank))
+        if placement.replicated and self.chooser is None:
+            raise ConfigError("expert_map: the dispatcher was made for experts without copies")
+        if self.chooser is not None:
+            self.chooser.load(placement)
+        self.placement = placement
+        self.map_generation += 1
+        self.ctx.barrier()
+
+    # -- handles
+
+    def handle(self, data: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor | None) -> RoutingHandle:
+        """A routing handle over these tensors."""
+        copies = None if self.chooser is None else self.chooser.copies(topk_ids)
+        return RoutingHandle(self, data, topk_ids, topk_weights, copies)
 
     def check_routing_tensors(
         self, data: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor | None = None
     ) -> None:
         """Raises ConfigError unless the tensors have the form of a routing handle of this dispatcher. What they hold is
-        looked at by combine."""
+        checked by the call that uses them."""
         import torch
 
-        if isinstance(data, torch.Tensor) and data.dim() == 1:
-            self._check_tensor("tensors[0]", data.view(1, -1), (1, self.routing_bytes), (torch.uint8,))
-        else:
-            raise ConfigError(f"tensors[0] must be a uint8 tensor of {self.routing_bytes} bytes")
-        tokens = self._check_tensor("tensors[1]", topk_ids, (None, self.topk), self._id_types)
+        if not isinstance(data, torch.Tensor) or data.dtype != torch.uint8 or data.shape != (self.routing_bytes,):
+            what = f"{data.dtype} {tuple(data.shape)}" if isinstance(data, torch.Tensor) else type(data).__name__
+            raise ConfigError(f"tensors[0] is {what}; wanted uint8 ({self.routing_bytes},)")
+        if data.device != self.ctx.device:
+            raise ConfigError(f"tensors[0] is on {data.device}, the context on {self.ctx.device}")
+        tokens = self._check("tensors[1]", topk_ids, (None, self.topk), self._id_types)
         if tokens > self.max_tokens:
             raise ConfigError(f"tensors[1] is of {tokens} tokens, max_tokens is {self.max_tokens}")
         if topk_weights is not None:
-            self._check_tensor("tensors[2]", topk_weights, (tokens, self.topk), (torch.float32,))
+            self._check("tensors[2]", topk_weights, (tokens, self.topk), (torch.float32,))
+
+    # -- life
 
     def close(self) -> None:
         """Gives the memory back once all ranks have closed and all results are dropped. Local."""
@@ -313,43 +368,173 @@ class Dispatcher:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _check_usable(self) -> None:
+    # -- inside
+
+    def _prepare_dispatch(
+        self,
+        x: torch.Tensor,
+        topk_ids: torch.Tensor | None,
+        topk_weights: torch.Tensor | None,
+        scales: torch.Tensor | None,
+        routing: RoutingHandle | None,
+        active: torch.Tensor | None,
+        blocks: int,
+        trace: torch.Tensor | None,
+    ) -> DispatchCall:
+        """Checks everything, takes a buffer, and gives the call, not launched yet."""
+        import torch
+
+        self._check_usable(DispatchCall)
+        plan = self.plan
+        copies = None
+        if routing is not None:
+            if topk_ids is not None or topk_weights is not None:
+                raise ConfigError("topk_ids and topk_weights come from routing; do not pass both")
+            self._check_owner(routing)
+            topk_ids, topk_weights, copies = routing.topk_ids, routing.topk_weights, routing.copies
+        if topk_ids is None:
+            raise ConfigError("topk_ids is missing; pass it, or routing of an earlier dispatch")
+        elements = plan.hidden if plan.recipe is not None else plan.row_elements
+        tokens = self._check("x", x, (None, elements), (plan.dtype,))
+        if tokens > plan.max_tokens:
+            raise ConfigError(f"x has {tokens} tokens, max_tokens is {plan.max_tokens}")
+        if routing is not None and tokens != routing.tokens:
+            raise ConfigError(f"x has {tokens} tokens, routing is of {routing.tokens}")
+        self._check("topk_ids", topk_ids, (tokens, plan.topk), self._id_types)
+        if topk_weights is not None:
+            self._check("topk_weights", topk_weights, (tokens, plan.topk), (torch.float32,))
+        if (scales is not None) != (plan.scales is not None):
+            need = "has none" if plan.scales is None else f"was made with {plan.scales}"
+            raise ConfigError(f"scales={'given' if scales is not None else None}: the dispatcher {need}")
+        if scales is not None and plan.scales is not None:
+            self._check("scales", scales, (tokens, plan.scales[0]), (plan.scales[1],))
+        self._check_options(active, blocks, trace)
+        if copies is None and self.chooser is not None:
+            copies = self.chooser.copies(topk_ids)
+        data = torch.empty(self.routing_bytes, dtype=torch.uint8, device=self.ctx.device)
+        handle = RoutingHandle(self, data, topk_ids, topk_weights, copies)
+        lease = self._leases.take(poison=self.debug)
+        self._leases.bind(lease, handle)
+        received = Received(self, lease.tensor, handle, lease.release, lease.valid)
+        return DispatchCall(x, scales, handle, lease, received, self._load, active, blocks, trace)
+
+    def _prepare_combine(
+        self,
+        rows: torch.Tensor,
+        routing: RoutingHandle,
+        apply_weights: bool,
+        bias: torch.Tensor | None,
+        out: torch.Tensor | None,
+        release: bool,
+        active: torch.Tensor | None,
+        blocks: int,
+        trace: torch.Tensor | None,
+    ) -> CombineCall:
+        import torch
+
+        self._check_usable(CombineCall)
+        self._check_owner(routing)
+        plan, tokens = self.plan, routing.tokens
+        shape: tuple[int | None, ...] = (None, plan.hidden)
+        if plan.layout == "expert":
+            shape = (self.local_experts, plan.expert_capacity, plan.hidden)
+        self._check("rows", rows, shape, self._values)
+        if rows.dtype.itemsize > plan.combine_dtype.itemsize:
+            raise ConfigError(f"rows are {rows.dtype}, larger than combine_dtype={plan.combine_dtype}")
+        count = rows.numel() // plan.hidden
+        self._check_row_count(count, routing)
+        if bias is not None:
+            self._check("bias", bias, (tokens, plan.hidden), (rows.dtype,))
+        if apply_weights and routing.topk_weights is None:
+            raise ConfigError("apply_weights=True: the dispatch had no topk_weights")
+        if out is None:
+            out = torch.empty((tokens, plan.hidden), dtype=rows.dtype, device=rows.device)
+        else:
+            self._check("out", out, (tokens, plan.hidden), (rows.dtype,))
+        self._check_options(active, blocks, trace)
+        row_weights = self._row_weights(routing) if apply_weights and plan.layout != "rank" else 0
+        return CombineCall(
+            rows, routing, apply_weights, bias, out, release, plan.hidden, count, row_weights, active, blocks, trace
+        )
+
+    def combine_narrow(
+        self, rows: torch.Tensor, routing: RoutingHandle, active: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """combine of float32 rows of up to topk elements: for gradients of weights. Of whole multiples of 16 bytes."""
+        import torch
+
+        self._check_usable(CombineCall)
+        self._check_owner(routing)
+        width = rows.shape[1]
+        out = torch.empty((routing.tokens, width), dtype=torch.float32, device=rows.device)
+        call = CombineCall(rows, routing, False, None, out, False, width, len(rows), 0, active, 0, None)
+        self.launch(call, _core.EP_SEND | _core.EP_RECEIVE)
+        return out
+
+    def _row_weights(self, routing: RoutingHandle) -> int:
+        """Address of the received weights; by expert, they are applied where the experts are."""
+        start = self._leases.address_of(routing)
+        if start == 0:
+            raise ConfigError(
+                f"apply_weights=True in layout={self.plan.layout}: the received rows, and the weights beside them, "
+                "were given back; combine before release, or apply the weights in the experts"
+            )
+        return start + int(self._layout.receive.weights)
+
+    def launch(self, call: Call, phases: int) -> None:
+        """Runs a call, or half of one. What it raises leaves memory and handles as if it had not been made."""
+        if phases == _core.EP_SEND:
+            self._open[type(call)] = call
+        try:
+            call.launch(self._core, self.ctx.stream(), phases, self._values)
+            if self.ctx.synchronous:
+                self.ctx.check()
+        except MoriError:
+            call.failed()  # whoever holds the error would hold its frames, and in them the result
+            raise
+        if phases & _core.EP_RECEIVE and isinstance(call, CombineCall) and call.release:
+            self._leases.release_of(call.routing)
+
+    def _finish(self, pending: Any, kind: type[Call]) -> None:
+        self._check_usable()
+        if not isinstance(pending, kind) or self._open.get(kind) is not pending:
+            what = f"{kind.verb}_send"
+            raise ConfigError(f"pending={type(pending).__name__}: pass what {what} returned, once, to its dispatcher")
+        del self._open[kind]
+        self.launch(pending, _core.EP_RECEIVE)
+
+    def _check_usable(self, kind: type[Call] | None = None) -> None:
         self.ctx.ready()
         if self._core is None:
             raise ConfigError("the dispatcher is closed")
+        if kind is not None and kind in self._open:
+            raise ConfigError(f"{kind.verb}_send was called and {kind.verb}_recv was not; finish that call first")
 
     def _check_owner(self, routing: RoutingHandle) -> None:
         if not isinstance(routing, RoutingHandle):
             raise ConfigError(f"routing={type(routing).__name__}: pass recv.routing, the handle that dispatch returned")
         if routing._owner() is not self:
             raise ConfigError("routing belongs to another dispatcher")
+        if routing.map_generation != self.map_generation:
+            raise ConfigError("routing is of a dispatch before set_expert_map; its experts may have moved")
 
-    def _check_tensor(
-        self, name: str, tensor: torch.Tensor, shape: tuple[int | None, int], dtypes: Sequence[torch.dtype]
-    ) -> int:
+    def _check(self, name: str, tensor: torch.Tensor, shape: Sequence[int | None], dtypes: Any) -> int:
+        return check_tensor(self.ctx.device, name, tensor, shape, dtypes)
+
+    def _check_options(self, active: torch.Tensor | None, blocks: int, trace: torch.Tensor | None) -> None:
         import torch
 
-        if not isinstance(tensor, torch.Tensor):
-            raise ConfigError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in dtypes:
-            raise ConfigError(f"{name} is {tensor.dtype}; allowed: {_names(dtypes)}")
-        got = tuple(tensor.shape)
-        if len(got) != 2 or got[1] != shape[1] or (shape[0] is not None and got[0] != shape[0]):
-            wanted = ("tokens" if shape[0] is None else shape[0], shape[1])
-            raise ConfigError(f"{name} has shape {got}; wanted ({wanted[0]}, {wanted[1]})")
-        if not tensor.is_contiguous():
-            raise ConfigError(f"{name} has strides {tuple(tensor.stride())}; it must be contiguous")
-        device = self.ctx.device
-        if tensor.device != device:
-            raise ConfigError(f"{name} is on {tensor.device}, the context on {device}")
-        if got[0] and shape[1] * tensor.element_size() % 16 == 0 and tensor.data_ptr() % 16:
-            raise ConfigError(f"{name} begins at {tensor.data_ptr():#x}; it must be aligned to 16 bytes")
-        return int(got[0])
+        if active is not None:
+            self._check("active", active, (1,), (torch.int64,))
+        if blocks != 0:
+            _launch_number("blocks", blocks)
+        if trace is not None:
+            self._check("trace", trace, (_core.EP_MAX_BLOCKS, _core.EP_TRACE_WORDS), (torch.int64,))
 
     def _check_row_count(self, count: int, routing: RoutingHandle) -> None:
         """On the CPU the number of rows is known; on a GPU only that capacity rows always suffice."""
-        if self.ctx.synchronous:
-            need = int(routing.total.item())
+        if self.ctx.synchronous and self.plan.layout != "expert":
+            need = int((routing.total if self.plan.layout == "rank" else routing.expert_offsets[-1:]).item())
             if count < need:
                 raise ConfigError(f"rows has {count} rows, the routing brought {need}")
 
@@ -364,37 +549,6 @@ def combine(moe: Dispatcher, *args: Any, **kwargs: Any) -> torch.Tensor:
     return moe.combine(*args, **kwargs)
 
 
-def _expert_map(given: Sequence[int] | None, num_experts: int, world_size: int) -> tuple[int, ...]:
-    if given is None:
-        each, larger = divmod(num_experts, world_size)
-        sizes = [each + (rank < larger) for rank in range(world_size)]
-        return tuple(rank for rank, size in enumerate(sizes) for _ in range(size))
-    try:
-        ranks = tuple(int(rank) for rank in given)
-    except (TypeError, ValueError):
-        raise ConfigError(f"expert_map={given!r} must hold the rank of each expert") from None
-    if len(ranks) != num_experts:
-        raise ConfigError(f"expert_map has {len(ranks)} entries, num_experts is {num_experts}")
-    for expert, rank in enumerate(ranks):
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"expert_map[{expert}]={rank} is not a rank of 0..{world_size - 1}")
-    return ranks
-
-
-def _elements(torch: Any) -> dict[Any, Any]:
-    kinds = _core.Element
-    return {torch.bfloat16: kinds.bf16, torch.float16: kinds.fp16, torch.float32: kinds.fp32}
-
-
-def _packed(torch: Any) -> tuple[Any, ...]:
-    """Types that hold two fp4 values in a byte."""
-    return tuple(t for t in (torch.uint8, getattr(torch, "float4_e2m1fn_x2", None)) if t is not None)
-
-
-def _row_types(torch: Any) -> tuple[Any, ...]:
-    plain = (torch.bfloat16, torch.float16, torch.float32, torch.float8_e4m3fn, torch.float8_e4m3fnuz)
-    return (*plain, *_packed(torch))
-
-
-def _names(dtypes: Any) -> str:
-    return ", ".join(str(t).removeprefix("torch.") for t in dtypes)
+def _launch_number(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 16:
+        raise ConfigError(f"{name}={value!r} must be an integer of 0 to 2^16 - 1; 0 chooses")

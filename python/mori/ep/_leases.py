@@ -20,17 +20,25 @@ if TYPE_CHECKING:
     from mori.context import Context
     from mori.ep._results import RoutingHandle
 
+#: What a buffer is filled with in debug mode before rows come: NaN in every floating type that can be received.
+POISON = 0xFF
+
 
 class Lease:
     """One use of a buffer. `tensor` (uint8) keeps it taken for as long as anything views it."""
 
     def __init__(self, owner: Leases, index: int, tensor: torch.Tensor) -> None:
         self.index, self.tensor = index, tensor
+        self.address = tensor.data_ptr()
         self._owner = owner
-        self._generation = owner.generation[index]
+        self.generation = owner.generation[index]
 
     def release(self) -> None:
-        self._owner.give_back(self.index, self._generation)
+        self._owner.give_back(self.index, self.generation)
+
+    def valid(self) -> bool:
+        """Whether the buffer has not been given back."""
+        return self._owner.lent(self.index, self.generation)
 
 
 class Leases:
@@ -40,9 +48,9 @@ class Leases:
         self._free = list(range(count))
         self._count = count
         self.generation = [0] * count
-        self._of_routing: weakref.WeakKeyDictionary[RoutingHandle, tuple[int, int]] = weakref.WeakKeyDictionary()
+        self._of_routing: weakref.WeakKeyDictionary[RoutingHandle, tuple[int, int, int]] = weakref.WeakKeyDictionary()
 
-    def take(self) -> Lease:
+    def take(self, *, poison: bool = False) -> Lease:
         with self._lock:
             if not self._free:
                 raise CapacityError(
@@ -58,16 +66,27 @@ class Leases:
         tensor = as_tensor(partial(self._memory.tensor, self._ctx.rank), offset, shape, torch.uint8)
         # A storage lives as long as any view of it: its end is the end of the last tensor over this buffer.
         weakref.finalize(tensor.untyped_storage(), self.give_back, index, generation)
+        if poison:
+            tensor.fill_(POISON)
         return Lease(self, index, tensor)
 
     def bind(self, lease: Lease, routing: RoutingHandle) -> None:
-        self._of_routing[routing] = (lease.index, self.generation[lease.index])
+        self._of_routing[routing] = (lease.index, lease.generation, lease.address)
+
+    def address_of(self, routing: RoutingHandle) -> int:
+        """Where the buffer lies that the dispatch of this handle filled; 0 if it was given back since."""
+        index, generation, address = self._of_routing.get(routing, (0, -1, 0))
+        return address if self.lent(index, generation) else 0
 
     def release_of(self, routing: RoutingHandle) -> None:
         """Releases the buffer of the dispatch that made this handle, if it is still lent to it."""
         held = self._of_routing.pop(routing, None)
         if held is not None:
-            self.give_back(*held)
+            self.give_back(*held[:2])
+
+    def lent(self, index: int, generation: int) -> bool:
+        with self._lock:
+            return self.generation[index] == generation and index not in self._free
 
     def give_back(self, index: int, generation: int) -> None:
         with self._lock:
