@@ -170,5 +170,7 @@ void bind_ep(py::module_& module) {
           py::arg("active") = 0, py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive,
           py::arg("blocks") = 0, release_gil())
       .def_readwrite("combine_tuning", &Dispatcher::combine_tuning)
+      .def("start_at", &Dispatcher::start_at, py::arg("dispatch_epoch"), py::arg("combine_epoch"),
+           release_gil())
       .def("place_experts", &Dispatcher::place_experts, py::arg("expert_rank"), release_gil());
 }

@@ -95,10 +95,15 @@ MUTANTS = {
         "store_release<Scope::system>(peer_pointer",
         "store_relaxed<Scope::system>(peer_pointer",
     ),
-    "slots-read-after-they-move": (
-        "src/ops/ep/ep_dispatch.kernel.cpp",
-        "    sync_warp();  // all lanes have read their slots\n",
+    "cursor-moves-while-it-is-read": (
+        "src/ops/ep/ep_dispatch_send.hpp",
+        "    sync_warp();  // all lanes have read the cursor\n",
         "",
+    ),
+    "flag-raised-before-all-lanes-wrote": (
+        "src/ops/ep/ep_dispatch_send.hpp",
+        "  finish_large_copies();\n  sync_block();\n",
+        "  finish_large_copies();\n",
     ),
     "rows-counted-before-all-lanes-wrote": (
         "src/core/device/collective.hpp",

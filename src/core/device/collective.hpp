@@ -5,7 +5,7 @@
 //
 //   Thread{}  Warp{}  Block{flag}     a group: lane() lanes() sync() broadcast(bool) all(bool)
 //   copy(group, to, from, bytes)      any size and alignment, as wide as the alignment allows
-//   warp_sum  warp_or                 over the lanes of a warp
+//   warp_sum  warp_or  warp_prefix    over the lanes of a warp
 //   last_block(arrivals, flag)        true in the block that is the last of the grid to come here
 //
 // A group is passed by value as the first argument. All its lanes make the same call with the same arguments.
@@ -77,6 +77,15 @@ MORI_DEVICE uint64_t warp_or(uint64_t value) {
 /// Sum over the warp. Callers: the warp.
 MORI_DEVICE uint64_t warp_sum(uint64_t value) {
   for (uint32_t step = kWarpSize / 2; step != 0; step /= 2) value += shuffle(value, lane_id() ^ step);
+  return value;
+}
+
+/// Sum over the lanes up to this one, itself included. Callers: the warp.
+MORI_DEVICE uint32_t warp_prefix(uint32_t value) {
+  for (uint32_t step = 1; step < kWarpSize; step *= 2) {
+    const uint32_t lower = shuffle(value, (lane_id() - step) & (kWarpSize - 1));
+    if (lane_id() >= step) value += lower;
+  }
   return value;
 }
 
@@ -194,6 +203,39 @@ MORI_DEVICE void copy(const Group& group, void* to, const void* from, size_t byt
     copy_gathered<AnyByte>(group, t + head, f + head, body);
   }
   copy_edge(group, t + head + body, f + head + body, bytes - head - body);
+}
+
+/// Reads a row once and writes it to several places: `each(store)` calls store(to) for every one of them, the
+/// same ones whenever it is asked. 16-byte aligned, `bytes` a multiple of 16; `large` as for
+/// warp_copy_large(). Callers: the warp. Orders: as warp_copy(); finish_large_copies() follows the last one.
+template <class Each>
+MORI_DEVICE void warp_copy_to_each(bool large, const char* from, size_t bytes, Each each) {
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+  each([&](char* to) {
+    if (large) return warp_copy_large(to, from, bytes);
+    warp_copy(to, from, bytes);
+  });
+#else
+  (void)large;
+  constexpr uint32_t kUnroll = 7;  // 7168 bytes are two rounds of 32 lanes
+  const vec16* s = reinterpret_cast<const vec16*>(from);
+  const size_t n = bytes / sizeof(vec16);
+  MORI_NO_UNROLL
+  for (size_t i = lane_id(); i < n; i += kUnroll * kWarpSize) {
+    vec16 v[kUnroll];
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kUnroll; ++u) {
+      if (i + u * kWarpSize < n) v[u] = load_streaming(s + i + u * kWarpSize);
+    }
+    each([&](char* to) {
+      vec16* d = reinterpret_cast<vec16*>(to);
+      MORI_UNROLL
+      for (uint32_t u = 0; u < kUnroll; ++u) {
+        if (i + u * kWarpSize < n) store_streaming(d + i + u * kWarpSize, v[u]);
+      }
+    });
+  }
+#endif
 }
 
 }  // namespace MORI_TARGET_NAMESPACE

@@ -8,6 +8,7 @@
 //   sync_block  shuffle  ballot  any            by all lanes of the warp (block), never in divergent code
 //   load_/store_ relaxed, acquire, release <Scope>, fetch_add_*         ordered accesses of 4 and 8 bytes
 //   wait_until(location, value, ...)                         bounded; false = the error word is set, leave
+//   store_tagged, wait_tagged                                a word that is its own signal
 //   warp_copy(to, from, bytes)                               16-byte aligned, by the whole warp
 //   warp_copy_large, finish_large_copies                     the same past the caches, where that is faster
 //
@@ -94,28 +95,59 @@ MORI_DEVICE_NOINLINE void fail(const World& world, Wait wait, Refusal refusal, u
   store_release<Scope::system>(&e->state, uint64_t(2));
 }
 
-/// Waits until *location >= value; signals only grow, so a late reader misses nothing.
-/// Callers: one lane; any number of lanes may wait, each for its own location.
-/// Orders:  acquire at scope S: what was written before the signal is visible to this lane afterwards.
-/// Fails:   false on the deadline (the error word then holds what, peer, value and the value seen),
-///          or within some milliseconds when the context has failed already.
-template <Scope S = Scope::system>
-MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64_t value, Wait what,
-                            uint64_t peer) {
-  uint64_t seen = load_acquire<S>(location);
-  if (seen >= value) return true;
+/// Polls *location until ready(value) holds, with loads of the given order. Callers: one lane; any number of
+/// lanes may wait, each for its own location. `seen` is the last value loaded.
+/// Fails: false on the deadline (the error word then holds what, peer, expected and the value seen), or
+/// within some milliseconds when the context has failed already.
+template <Order O, Scope S, class Ready>
+MORI_DEVICE bool wait_for(const World& world, const uint64_t* location, Ready ready, uint64_t expected,
+                          Wait what, uint64_t peer, uint64_t& seen) {
+  seen = atomic_load<O, S>(location);
+  if (ready(seen)) return true;
   const uint64_t start = clock_ticks();
   for (uint32_t iteration = 0;; ++iteration) {
-    seen = load_acquire<S>(location);
-    if (seen >= value) return true;
+    seen = atomic_load<O, S>(location);
+    if (ready(seen)) return true;
     pause(iteration);
     if ((iteration & 31u) != 31u) continue;
     if ((iteration & kFailureLookMask) == kFailureLookMask && failed(world)) return false;
     if (world.timeout_ticks != 0 && clock_ticks() - start > world.timeout_ticks) {
-      fail(world, what, Refusal::none, peer, value, seen);
+      fail(world, what, Refusal::none, peer, expected, seen);
       return false;
     }
   }
+}
+
+/// Waits until *location >= value; signals only grow, so a late reader misses nothing.
+/// Callers, fails: as wait_for.
+/// Orders:  acquire at scope S: what was written before the signal is visible to this lane afterwards.
+template <Scope S = Scope::system>
+MORI_DEVICE bool wait_until(const World& world, const uint64_t* location, uint64_t value, Wait what,
+                            uint64_t peer) {
+  uint64_t seen;
+  return wait_for<Order::acquire, S>(
+      world, location, [value](uint64_t v) { return v >= value; }, value, what, peer, seen);
+}
+
+// A word that carries its own meaning, and a tag that says whether it is there yet: no signal behind it, one
+// trip instead of two. It grants what earlier kernels of the stream have done with (a buffer they read, say).
+// On a GPU those are over, for every observer, when a kernel starts; the CPU orders them by release and
+// acquire.
+
+/// Callers: any lane. Orders: what earlier kernels did before the word; of this kernel nothing.
+MORI_DEVICE void store_tagged(uint64_t* word, uint32_t tag, uint32_t value) {
+  atomic_store<kStartIsOrdered ? Order::relaxed : Order::release, Scope::system>(word,
+                                                                                 uint64_t(tag) << 32 | value);
+}
+/// Waits for the word's tag. Callers, fails: as wait_for. Orders: this lane's later writes, and those of
+/// lanes it synchronises with, behind what the writer's earlier kernels did.
+MORI_DEVICE bool wait_tagged(const World& world, const uint64_t* word, uint32_t tag, Wait what, uint64_t peer,
+                             uint32_t& value) {
+  uint64_t seen;
+  const bool came = wait_for<kStartIsOrdered ? Order::relaxed : Order::acquire, Scope::system>(
+      world, word, [tag](uint64_t v) { return uint32_t(v >> 32) == tag; }, tag, what, peer, seen);
+  value = uint32_t(seen);
+  return came;
 }
 
 /// Copies `bytes` (a multiple of 16, both sides 16-byte aligned). Callers: the warp.

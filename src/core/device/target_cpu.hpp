@@ -130,6 +130,19 @@ MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
   return __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
+// A launch comes behind the previous one of its stream, on this rank's threads; for other ranks nothing
+// orders it.
+inline constexpr bool kStartIsOrdered = false;
+
+/// Adds to a word of the block's shared memory. Orders: nothing.
+MORI_DEVICE void shared_add(uint32_t* p, uint32_t value) {
+  if (kWarpSize * current_lane->warps == 1) {
+    *p += value;
+  } else {
+    __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
+  }
+}
+
 /// Nanoseconds since an arbitrary start.
 MORI_DEVICE_NOINLINE uint64_t clock_ticks() {
   timespec t;

@@ -151,6 +151,16 @@ MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
   return swapped;
 }
 
+// When a kernel starts, everything that earlier kernels of its stream did is over.
+constexpr bool kStartIsOrdered = true;
+
+/// Adds to a word of the block's shared memory. Orders: nothing.
+MORI_DEVICE void shared_add(uint32_t* p, uint32_t value) {
+  asm volatile("red.relaxed.cta.shared::cta.add.u32 [%0], %1;" ::"r"(uint32_t(__cvta_generic_to_shared(p))),
+               "r"(value)
+               : "memory");
+}
+
 /// Nanoseconds of the GPU's global timer.
 MORI_DEVICE uint64_t clock_ticks() {
   uint64_t t;

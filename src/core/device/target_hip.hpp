@@ -133,6 +133,15 @@ MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
                                               kScope<S>);
 }
 
+// When a kernel starts, everything that earlier kernels of its stream did is over.
+constexpr bool kStartIsOrdered = true;
+
+/// Adds to a word of the block's shared memory. Orders: nothing.
+MORI_DEVICE void shared_add(uint32_t* p, uint32_t value) {
+  __hip_atomic_fetch_add((__attribute__((address_space(3))) uint32_t*)p, value, __ATOMIC_RELAXED,
+                         __HIP_MEMORY_SCOPE_WORKGROUP);
+}
+
 /// Ticks of the constant-rate clock; the host passes deadlines in the same ticks.
 MORI_DEVICE uint64_t clock_ticks() { return __builtin_amdgcn_s_memrealtime(); }
 // Polls between looks at the error word. It is in host memory: when many blocks read it through PCIe while

@@ -14,6 +14,9 @@ constexpr uint64_t kAlign = 256;
 constexpr uint32_t kDefaultWarps = 16;
 // More blocks than this do not make a link faster, and leave SMs to the experts.
 constexpr uint32_t kDefaultBlocks = 64;
+constexpr uint64_t kBytesPerWarp = 2048;  // of payload: fewer blocks than that gives are slower
+constexpr uint32_t kChunkTokens = 8;      // whose copies the receiver makes while later ones are on their way
+constexpr uint32_t kSharedBytes = 47 << 10;  // of a block: what every GPU grants unasked
 
 // Two combine buffers, used in turn, save the wait for the peers at the beginning of a call; where they would
 // be large that wait is short beside the copy, and there is one.
@@ -85,8 +88,8 @@ void check(const Config& c) {
   require(uint64_t(c.max_tokens) * c.fan() < (uint64_t(1) << 32), "max_tokens", c.max_tokens,
           "such that max_tokens x min(world_size, topk) < 2^32");
   if (!c.by_expert()) return;
-  require(c.num_experts + c.world_size <= kEpMaxKeys, "num_experts", c.num_experts,
-          "at most " + std::to_string(kEpMaxKeys) + " less the ranks in the layouts by expert");
+  require(c.num_experts <= kEpMaxKeys, "num_experts", c.num_experts,
+          "at most " + std::to_string(kEpMaxKeys) + " in the layouts by expert");
   require(c.experts_per_rank >= 1 && c.experts_per_rank <= c.num_experts, "experts_per_rank",
           c.experts_per_rank, "1 to num_experts");
   require(c.alignment >= 1 && c.alignment <= (1u << 20), "alignment", c.alignment, "1 to 2^20");
@@ -144,10 +147,7 @@ Layout make_layout(const Config& c) {
   const uint64_t ranks = c.world_size;
   Walk heap;
   l.shared.announcements = heap.take(2 * 8 * ranks * announcement_words(c));
-  l.shared.counts = heap.take(8 * ranks * (ranks + kCountsExtra));
-  l.shared.counts_signal = heap.take(8 * ranks);
-  l.shared.rows_signal = heap.take(8 * ranks);
-  l.shared.chunks = heap.take(sizeof(EpChunk) * ranks * kEpMaxChunks);
+  l.shared.chunk_flags = heap.take(8 * ranks * kEpMaxChunks);
   const uint64_t combined_rows = uint64_t(c.max_tokens) * c.fan();
   l.shared.combine_announcements = heap.take(2 * 8 * ranks);
   l.shared.combine_flags = heap.take(2 * 8 * combined_rows);
@@ -165,6 +165,7 @@ Layout make_layout(const Config& c) {
   l.receive.scales = buffer.take(scale_bytes);
   l.receive.sources = buffer.take(c.capacity * 8);
   l.receive.routes = buffer.take(c.by_expert() ? c.capacity * c.topk * 4 : 0);
+  l.receive.ranges = buffer.take(c.by_expert() ? 8 * ranks * kEpMaxChunks : 0);
   l.shared.receive = heap.end;
   l.shared.receive_stride = buffer.end;
   for (uint32_t i = 0; i < c.live_results; ++i) l.receive_buffers.push_back(heap.take(buffer.end));
@@ -172,7 +173,7 @@ Layout make_layout(const Config& c) {
   l.heap_bytes = heap.end;
   l.routing = routing_address(0, c);
   l.routing_bytes = (l.routing.routes + (c.by_expert() ? c.capacity * c.topk * 4 : 0) + 7) / 8 * 8;
-  l.local_bytes = sizeof(EpLocal) + uint64_t(kEpMaxBlocks) * ranks * 4;
+  l.local_bytes = sizeof(EpLocal);
   return l;
 }
 
@@ -203,13 +204,13 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
   if (config.world_size != context_->world().world_size) {
     throw ConfigError("world_size=" + std::to_string(config.world_size) + " is not the context's");
   }
-  for (uint64_t* offset : {&shared_.announcements, &shared_.chunks, &shared_.combine_announcements,
-                           &shared_.combine_flags, &shared_.combine_rows, &shared_.receive, &shared_.counts,
-                           &shared_.counts_signal, &shared_.rows_signal}) {
+  for (uint64_t* offset : {&shared_.announcements, &shared_.chunk_flags, &shared_.combine_announcements,
+                           &shared_.combine_flags, &shared_.combine_rows, &shared_.receive}) {
     *offset += heap_offset;
   }
   core::Device& device = context_->device();
-  dispatch_kernel_ = &device.function("ep_dispatch", "ep_dispatch", sizeof(EpDispatchArgs));
+  dispatch_kernel_ = &device.function(
+      "ep_dispatch", config.by_expert() ? "ep_dispatch_by_expert" : "ep_dispatch", sizeof(EpDispatchArgs));
   const char* names[3] = {"ep_combine_bf16", "ep_combine_fp16", "ep_combine_fp32"};
   for (int i = 0; i < 3; ++i)
     combine_kernels_[i] = &device.function("ep_combine", names[i], sizeof(EpCombineArgs));
@@ -219,6 +220,9 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
   experts_ = {expert_table_, expert_table_ + 4ull * config.num_experts,
               expert_table_ + 8ull * config.num_experts};
   place_experts(expert_rank);
+  const World& world = context_->world();
+  device.copy(reinterpret_cast<uint64_t>(&signals_), world.bases + 8ull * world.rank, 8);
+  signals_ += heap_offset;
 }
 
 void Dispatcher::place_experts(const std::vector<int32_t>& expert_rank) {
@@ -269,15 +273,52 @@ void Dispatcher::fill_common(Args& a, const Call& call, uint64_t row_bytes) cons
   a.large = uint64_t(call.tokens) * a.fan * row_bytes > kCacheBytes;
 }
 
+namespace {
+
+/// Shared memory of a dispatch block, as DispatchBlock divides it, and the tokens that fit into a batch.
+uint32_t dispatch_shared_bytes(const Config& c, uint32_t* batch) {
+  const uint32_t ranks = c.world_size, keys = c.by_expert() ? c.num_experts : 0;
+  uint32_t fixed = 8 * (5 + ranks) + 16 + 4 * (ranks * (kAnnounceCounts + ranks) + 6 * ranks + 2 * keys);
+  if (keys != 0) fixed += 4 * (2 * c.experts_per_rank + 1);
+  const uint32_t token = 8 + 4 * c.fan() + (keys != 0 ? 4 * c.topk : 0) + c.topk;
+  const uint32_t room = kSharedBytes > fixed ? kSharedBytes - fixed : 0;
+  *batch = std::clamp(room / token, 1u, 64u);
+  return fixed + *batch * token;
+}
+
+}  // namespace
+
+/// Blocks that send, and behind them, in the layouts by expert, blocks that make copies: with a few blocks,
+/// and on the fast CPU target, whose blocks have a thread each, all do both.
+core::LaunchShape Dispatcher::dispatch_shape(const DispatchCall& call, EpDispatchArgs& a) const {
+  const core::Properties& p = context_->device().properties();
+  const uint32_t shared_bytes = dispatch_shared_bytes(config_, &a.batch);
+  const bool sends = (call.options.phases & kEpSend) != 0;
+  uint64_t work = uint64_t(call.tokens) * ((config_.row_bytes + kBytesPerWarp - 1) / kBytesPerWarp);
+  if (!sends) work = config_.by_expert() ? config_.capacity : 1;
+  core::LaunchShape launch = shape(*dispatch_kernel_, work, call.options.blocks, shared_bytes, 0);
+  a.senders = launch.blocks;
+  uint32_t turns = 1;
+  const bool split = config_.by_expert() && sends && p.warp_size > 1 && launch.blocks >= 4;
+  if (split) {
+    a.senders = std::max(1u, launch.blocks * 3 / 8);
+    turns = std::clamp((call.tokens + a.senders * kChunkTokens - 1) / (a.senders * kChunkTokens), 1u,
+                       kEpMaxChunks / a.senders);
+  }
+  a.chunks = a.senders * turns;
+  return launch;
+}
+
 void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   require(call.tokens <= config_.max_tokens, "tokens", call.tokens, "at most max_tokens");
   require(call.buffer < config_.live_results, "buffer", call.buffer, "below live_results");
+  require(call.options.phases >= 1 && call.options.phases <= 3, "phases", call.options.phases, "1 to 3");
   EpDispatchArgs a{};
   fill_common(a, call, config_.row_bytes);
+  const Convert& v = config_.convert;
   a.receive = layout_.receive;
   a.experts = experts_;
   a.scale = layout_.scale;
-  const Convert& v = config_.convert;
   a.convert = {v.format, v.element, v.scale, v.group, v.hidden, 0};
   a.x = call.x;
   a.scales = call.scales;
@@ -288,19 +329,32 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   a.capacity = config_.capacity;
   a.slots = layout_.slots;
   const uint64_t digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
-                                     call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0});
+                                     call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0,
+                                     uint64_t(config_.placement), uint64_t(v.format)});
   a.digest = uint32_t(digest ^ digest >> 32);
   a.placement = config_.placement;
+  a.experts_per_rank = config_.experts_per_rank;
   a.expert_capacity = config_.expert_capacity;
   a.alignment = config_.alignment;
   a.phases = call.options.phases;
   a.buffer = call.buffer;
-  const uint32_t ranks = config_.world_size;
-  const core::LaunchShape launch =
-      shape(*dispatch_kernel_, call.tokens, call.options.blocks, 32 + 16 * ranks, 4 * ranks);
-  a.senders = launch.blocks;
-  a.chunks = launch.blocks;
+  const core::LaunchShape launch = dispatch_shape(call, a);
   context_->device().launch(*dispatch_kernel_, launch, stream, &a);
+}
+
+void Dispatcher::start_at(uint64_t dispatch_epoch, uint64_t combine_epoch) {
+  core::Device& device = context_->device();
+  const uint64_t epochs[2] = {dispatch_epoch, combine_epoch}, ranks = config_.world_size;
+  device.copy(local_, reinterpret_cast<uint64_t>(epochs), sizeof epochs);
+  device.fill(signals_ + layout_.shared.announcements, 0,
+              layout_.shared.chunk_flags - layout_.shared.announcements);
+  const std::vector<uint64_t> seen(ranks * kEpMaxChunks, dispatch_epoch);
+  device.copy(signals_ + layout_.shared.chunk_flags, reinterpret_cast<uint64_t>(seen.data()),
+              8 * seen.size());
+  device.fill(signals_ + layout_.shared.combine_announcements, 0, 2 * 8 * ranks);
+  const std::vector<uint64_t> returned(2ull * config_.max_tokens * config_.fan(), combine_epoch);
+  device.copy(signals_ + layout_.shared.combine_flags, reinterpret_cast<uint64_t>(returned.data()),
+              8 * returned.size());
 }
 
 void Dispatcher::combine(const CombineCall& call, uint64_t stream) {

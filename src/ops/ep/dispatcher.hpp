@@ -116,6 +116,10 @@ class Dispatcher {
   void dispatch(const DispatchCall& call, uint64_t stream);
   void combine(const CombineCall& call, uint64_t stream);
   CombineTuning combine_tuning;  ///< for measuring; all 0 = chosen
+  /// Makes the counters of this rank stand at these epochs, as if nothing later had come from anybody: for a
+  /// rank that joins again, and for tests. Nothing may run meanwhile; barriers before and after are the
+  /// caller's.
+  void start_at(uint64_t dispatch_epoch, uint64_t combine_epoch);
   /// Moves experts to other ranks from the next call on. Nothing may run meanwhile, on any rank.
   void place_experts(const std::vector<int32_t>& expert_rank);
 
@@ -123,6 +127,7 @@ class Dispatcher {
   /// What both argument blocks say alike.
   template <class Args, class Call>
   void fill_common(Args& args, const Call& call, uint64_t row_bytes) const;
+  core::LaunchShape dispatch_shape(const DispatchCall& call, EpDispatchArgs& args) const;
   core::LaunchShape shape(const core::Function& function, uint64_t work, uint32_t most_blocks,
                           uint32_t shared_bytes_fixed, uint32_t shared_bytes_per_warp) const;
 
@@ -131,7 +136,7 @@ class Dispatcher {
   Layout layout_;
   EpShared shared_;
   EpExperts experts_{};
-  uint64_t local_ = 0;
+  uint64_t local_ = 0, signals_ = 0;
   uint64_t expert_table_ = 0;
   uint64_t stamp_ = 0;  ///< of what a routing handle depends on; differs between ranks
   Shape wanted_;

@@ -18,7 +18,7 @@ inline constexpr uint32_t kMaxRanks = 64;  // a token's destinations are one 64-
 inline constexpr uint32_t kMaxTopk = 32;
 inline constexpr uint32_t kEpMaxBlocks = 512;
 inline constexpr uint32_t kEpMaxChunks = 1024;  // of one source, in one call
-inline constexpr uint32_t kEpMaxKeys = 4096;    // experts that the expert layouts can sort by
+inline constexpr uint32_t kEpMaxKeys = 1024;    // experts that the expert layouts can sort by
 
 /// Where payloads lie at their destination.
 enum class EpPlacement : uint32_t {
@@ -37,19 +37,14 @@ inline constexpr uint32_t kEpSend = 1, kEpReceive = 2;
 
 /// Where a dispatcher's symmetric objects lie: offsets in bytes from the start of the heap.
 struct EpShared {
-  uint64_t announcements;          ///< uint64_t[2][R][words]: half epoch & 1; line s is written by rank s
-  uint64_t chunks;                 ///< EpChunk[R][kEpMaxChunks]: dispatch; line s is written by rank s
+  uint64_t announcements;  ///< uint64_t[2][R][words]: half epoch & 1; line s is written by rank s
+  uint64_t chunk_flags;    ///< uint64_t[R][kEpMaxChunks]: signals, dispatch; line s is written by rank s
   uint64_t combine_announcements;  ///< uint64_t[2][R]: half epoch & 1; word s is written by rank s
   uint64_t combine_flags;          ///< uint64_t[2][max_tokens * fan]: epoch in which each row came
   uint64_t combine_rows;           ///< combine buffers, one or two
   uint64_t receive;                ///< first receive buffer; the next begin receive_stride further
   uint64_t receive_stride;
-  uint64_t counts, counts_signal, rows_signal;
 };
-inline constexpr uint32_t kCountsBuffer = 0;
-inline constexpr uint32_t kCountsDigest = 1;
-inline constexpr uint32_t kCountsRefused = 2;
-inline constexpr uint32_t kCountsExtra = 3;
 
 /// One word of an announcement says its epoch and its value, so it needs no signal behind it. The tag is
 /// never 0: memory that was never written says nothing.
@@ -64,12 +59,6 @@ inline constexpr uint32_t kAnnounceRefused = 3;  ///< 1 if an expert id is out o
 inline constexpr uint32_t kAnnounceId = 4;       ///< that id, its lower half
 inline constexpr uint32_t kAnnounceCounts = 5;
 
-/// A chunk of consecutive rows of one source has come.
-struct EpChunk {
-  uint64_t epoch;  ///< signal: written last, only grows
-  uint64_t rows;   ///< first row of the chunk within those of its source << 32 | number of rows
-};
-
 /// Parts of a receive buffer, in bytes from its start. The same on every rank.
 struct EpReceive {
   uint64_t rows;     ///< [slots][row_bytes]
@@ -78,6 +67,9 @@ struct EpReceive {
   uint64_t scales;   ///< of each slot, row- or column-major (EpScales)
   uint64_t sources;  ///< int64 [capacity]: source rank << 32 | token
   uint64_t routes;   ///< int32 [capacity][topk]: slot of each local selection, -1 elsewhere; expert layouts
+  /// uint64_t[R][kEpMaxChunks]: what a source's chunk brings, valid behind its flag: first row within those
+  /// of the source << 32 | rows; expert layouts
+  uint64_t ranges;
 };
 
 /// Counters of one dispatcher in this rank's device memory. Arrival counters are 0 between launches.
@@ -86,9 +78,8 @@ struct EpLocal {
   uint64_t combine_epoch;
   uint32_t arrivals[3];         ///< dispatch: started, -
   uint32_t combine_started;     ///< blocks of the running combine that have read the epoch
-  uint64_t refused;             ///< 1 << 32 | an expert id out of range, of the running launch
   uint64_t combine_tickets[2];  ///< next share of the sum, in calls of even and of odd epochs
-  uint64_t reserved;
+  uint64_t reserved[2];
 };
 static_assert(sizeof(EpLocal) == 64);
 
@@ -145,26 +136,28 @@ struct EpDispatchArgs {
   EpExperts experts;
   EpScales scale;
   EpConvert convert;
-  uint64_t local;            ///< EpLocal*
-  uint64_t x;                ///< [tokens][row_bytes], or of the type to convert from
-  uint64_t ids;              ///< int32 or int64 [tokens][topk]
-  uint64_t weights;          ///< float [tokens][topk], 0 = none
-  uint64_t scales;           ///< [tokens][scale.bytes], 0 = none
-  uint64_t active;           ///< uint64_t[1]: bit of each rank that takes part, 0 = all do
-  uint64_t load;             ///< uint64_t[num_experts] += selections of my tokens, 0 = not counted
-  uint64_t trace;            ///< uint64_t[kEpMaxBlocks][kEpTraceWords], 0 = not traced
-  uint64_t row_bytes;        ///< of a received payload, multiple of 16
-  uint64_t capacity;         ///< rows of a receive buffer
-  uint64_t slots;            ///< payloads of a receive buffer
-  uint64_t stamp;            ///< of this rank's dispatcher, for the handle
-  uint32_t digest;           ///< of what must be equal on all ranks
-  EpPlacement placement;     ///< see there
-  uint32_t expert_capacity;  ///< slots of an expert in the expert layout
-  uint32_t alignment;        ///< of an expert's first slot in the grouped layout
-  uint32_t phases;           ///< kEpSend | kEpReceive
-  uint32_t senders;          ///< blocks that send; the others make copies in the expert layouts. 0 < senders
-  uint32_t chunks;           ///< in which my tokens go: a multiple of senders
-  uint32_t buffer;           ///< receive buffer chosen for this call
+  uint64_t local;             ///< EpLocal*
+  uint64_t x;                 ///< [tokens][row_bytes], or of the type to convert from
+  uint64_t ids;               ///< int32 or int64 [tokens][topk]
+  uint64_t weights;           ///< float [tokens][topk], 0 = none
+  uint64_t scales;            ///< [tokens][scale.bytes], 0 = none
+  uint64_t active;            ///< uint64_t[1]: bit of each rank that takes part, 0 = all do
+  uint64_t load;              ///< uint64_t[num_experts] += selections of my tokens, 0 = not counted
+  uint64_t trace;             ///< uint64_t[kEpMaxBlocks][kEpTraceWords], 0 = not traced
+  uint64_t row_bytes;         ///< of a received payload, multiple of 16
+  uint64_t capacity;          ///< rows of a receive buffer
+  uint64_t slots;             ///< payloads of a receive buffer
+  uint64_t stamp;             ///< of this rank's dispatcher, for the handle
+  uint32_t digest;            ///< of what must be equal on all ranks
+  EpPlacement placement;      ///< see there
+  uint32_t experts_per_rank;  ///< at most; expert layouts
+  uint32_t expert_capacity;   ///< slots of an expert in the expert layout
+  uint32_t alignment;         ///< of an expert's first slot in the grouped layout
+  uint32_t phases;            ///< kEpSend | kEpReceive
+  uint32_t senders;           ///< blocks that send; the others make copies in the expert layouts. 0 < senders
+  uint32_t chunks;            ///< in which my tokens go: a multiple of senders
+  uint32_t batch;             ///< tokens that a block plans at a time, at most 64
+  uint32_t buffer;            ///< receive buffer chosen for this call
   uint32_t tokens;
   uint32_t topk;
   uint32_t id_bytes;  ///< 4 or 8

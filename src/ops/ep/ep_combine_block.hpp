@@ -108,39 +108,19 @@ MORI_DEVICE void load_routes(const EpCombineArgs& a, const CombineTurn& turn, co
 
 // ---- agreement -----------------------------------------------------------------------------------------
 
-/// An announcement is one word: which turn, and what must be equal. No signal behind it is needed.
-MORI_DEVICE uint64_t announcement_tag(uint64_t epoch) { return epoch % kEpTags + 1; }
-
+/// An announcement is one tagged word: which call, and the digest of what must be equal.
 MORI_DEVICE uint64_t announcements(const EpCombineArgs& a, uint64_t epoch) {
   return a.shared.combine_announcements + (epoch & 1u) * 8ull * a.world.world_size;
 }
 
 /// Tells every rank that I have begun this call: so my combine buffer of it is free. Callers: the warp.
 MORI_DEVICE void announce(const EpCombineArgs& a, const CombineTurn& turn) {
-  const uint64_t word = announcement_tag(turn.epoch) << 32 | turn.digest;
   MORI_NO_UNROLL
   for (uint32_t i = lane_id(); i < a.world.world_size; i += kWarpSize) {
     const uint32_t peer = (a.world.rank + 1 + i) % a.world.world_size;
     if ((turn.active >> peer & 1u) == 0) continue;
-    store_release<Scope::system>(
-        peer_pointer<uint64_t>(a.world, peer, announcements(a, turn.epoch)) + a.world.rank, word);
-  }
-}
-
-/// Waits for one rank's announcement; 0 after the deadline. Callers: one lane.
-MORI_DEVICE uint64_t await_announcement(const EpCombineArgs& a, uint64_t epoch, uint32_t peer) {
-  const uint64_t* word = peer_pointer<const uint64_t>(a.world, a.world.rank, announcements(a, epoch)) + peer;
-  const uint64_t tag = announcement_tag(epoch), start = clock_ticks();
-  for (uint32_t iteration = 0;; ++iteration) {
-    const uint64_t seen = load_acquire<Scope::system>(word);
-    if (seen >> 32 == tag) return seen;
-    pause(iteration);
-    if ((iteration & 31u) != 31u) continue;
-    if ((iteration & kFailureLookMask) == kFailureLookMask && failed(a.world)) return 0;
-    if (a.world.timeout_ticks != 0 && clock_ticks() - start > a.world.timeout_ticks) {
-      fail(a.world, Wait::combine_rows, Refusal::none, peer, epoch, seen == 0 ? 0 : (seen >> 32) - 1);
-      return 0;
-    }
+    store_tagged(peer_pointer<uint64_t>(a.world, peer, announcements(a, turn.epoch)) + a.world.rank,
+                 tag_of(turn.epoch), turn.digest);
   }
 }
 
@@ -151,13 +131,17 @@ struct Agreement {
 
 /// Waits for all announcements. Callers: the warp. Orders: acquire, for all lanes of the warp.
 MORI_DEVICE Agreement await_agreement(const EpCombineArgs& a, const CombineTurn& turn) {
+  const uint64_t* mine = peer_pointer<const uint64_t>(a.world, a.world.rank, announcements(a, turn.epoch));
+  const uint64_t tag = tag_of(turn.epoch);
   bool came = true;
   uint64_t differing = 0;
   for (uint32_t peer = lane_id(); peer < a.world.world_size && came; peer += kWarpSize) {
     if ((turn.active >> peer & 1u) == 0) continue;
-    const uint64_t word = await_announcement(a, turn.epoch, peer);
-    came = word != 0;
-    if (uint32_t(word) != turn.digest) differing |= uint64_t(1) << peer;
+    uint64_t seen;
+    came = wait_for<kStartIsOrdered ? Order::relaxed : Order::acquire, Scope::system>(
+        a.world, mine + peer, [tag](uint64_t word) { return word >> 32 == tag; }, turn.epoch,
+        Wait::combine_rows, peer, seen);
+    if (uint32_t(seen) != turn.digest) differing |= uint64_t(1) << peer;
   }
   came = Warp::all(came);
   return {came, warp_or(differing)};

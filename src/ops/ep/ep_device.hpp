@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// What the dispatch and combine kernels share: a token's experts and destinations.
+// What the dispatch and combine kernels share: a token's experts, one row's way, times of phases.
 #pragma once
 #include "src/ops/ep/ep_args.hpp"
 #include "src/shmem/signals.hpp"
@@ -18,17 +18,32 @@ MORI_DEVICE uint32_t bits_below(uint64_t mask, uint32_t rank) {
   return count_bits(mask & ((uint64_t(1) << rank) - 1));
 }
 
-/// Notes when this block came to the end of a phase. Callers: any lane; the block's first one writes.
+/// The tag of tagged words of an epoch: never 0, so that memory nobody wrote says nothing.
+MORI_DEVICE uint32_t tag_of(uint64_t epoch) { return uint32_t(epoch % kEpTags) + 1; }
+
+/// One row to its final place. Callers: the warp; finish_large_copies() follows the last one.
+MORI_DEVICE void copy_row(bool large, void* to, const void* from, uint64_t bytes) {
+  if (large) return warp_copy_large(to, from, bytes);
+  warp_copy(to, from, bytes);
+}
+
+/// Notes when this block came to a phase, if anybody wants to know. Callers: the block, behind a barrier
+/// where all its lanes are meant.
 MORI_DEVICE void note_time(uint64_t trace, EpTrace phase) {
   if (trace != 0 && block_lane() == 0) {
     global<uint64_t>(trace)[uint64_t(block_id()) * kEpTraceWords + phase] = clock_ticks();
   }
 }
 
-/// One row to its final place. Callers: the warp; finish_large_copies() follows the last one.
-MORI_DEVICE void copy_row(bool large, void* to, const void* from, uint64_t bytes) {
-  if (large) return warp_copy_large(to, from, bytes);
-  warp_copy(to, from, bytes);
+/// Advances an epoch in device memory at the start of a launch, and tells the launch's: the last block to
+/// arrive writes it, when all have read it. Callers: one lane of each block.
+MORI_DEVICE uint64_t begin_epoch(uint64_t* epoch, uint32_t* arrivals) {
+  const uint64_t mine = load_relaxed<Scope::device>(epoch) + 1;
+  if (fetch_add_acq_rel<Scope::device>(arrivals, 1u) + 1 == grid_blocks()) {
+    store_relaxed<Scope::device>(arrivals, 0u);
+    store_relaxed<Scope::device>(epoch, mine);
+  }
+  return mine;
 }
 
 }  // namespace MORI_TARGET_NAMESPACE
