@@ -33,11 +33,23 @@ if [[ " $steps " == *" bench "* ]]; then
   peers=()
   if ((gpus > 1)); then peers=(--peers nccl); fi
   cd "$site/run"
-  for shape in "4096 bf16" "4096 fp8" "128 bf16" "128 fp8"; do
-    read -r tokens dtype <<<"$shape"
-    python3 -m mori.cli bench ep --device cuda --ranks "$ranks" --tokens "$tokens" --hidden 7168 --topk 8 --experts 256 \
-      --dtype "$dtype" --routing uniform --graph "${peers[@]}" --json "$out/ep-$tokens-$dtype.json" || status=1
+  measure() { # NAME ARGUMENT...
+    local name=$1
+    shift
+    python3 -m mori.cli bench ep --device cuda --ranks "$ranks" --hidden 7168 --topk 8 --experts 256 --routing uniform \
+      --graph --json "$out/ep-$name.json" "$@" || status=1
+  }
+  for tokens in 4096 128; do
+    measure "$tokens-bf16" --tokens "$tokens" "${peers[@]}" --trace "$out/trace-$tokens-bf16.json"
+    measure "$tokens-fp8" --tokens "$tokens" --dtype fp8 "${peers[@]}" --trace "$out/trace-$tokens-fp8.json"
+    measure "$tokens-narrowed" --tokens "$tokens" --quantize fp8
+    measure "$tokens-grouped" --tokens "$tokens" --dtype fp8 --layout grouped --align 128 --trace "$out/trace-$tokens-grouped.json"
+    measure "$tokens-expert-narrowed" --tokens "$tokens" --quantize fp8 --layout expert
   done
+  if [[ " $steps " == *" sweep "* ]]; then # tokens, and blocks: docs/ep_tuning.md
+    for tokens in 1 8 32 512 1024 2048; do measure "$tokens-fp8" --tokens "$tokens" --dtype fp8; done
+    for blocks in 4 8 12 16 24 32 48 64 96; do measure "4096-fp8-$blocks-blocks" --tokens 4096 --dtype fp8 --blocks "$blocks"; done
+  fi
 fi
 rm -rf "$site"
 exit $status

@@ -48,6 +48,8 @@ class Dtype(str, enum.Enum):
 
 class Layout(str, enum.Enum):
     rank = "rank"
+    expert = "expert"
+    grouped = "grouped"
 
 
 @bench.command("ep")
@@ -64,8 +66,33 @@ def bench_ep(
         Dtype, typer.Option(help="Element type of tokens. fp8 and fp4 carry scales, and return bf16.")
     ] = Dtype.bf16,
     layout: Annotated[
-        Layout, typer.Option(help="Form of what is received. rank: one row per token and rank.")
+        Layout,
+        typer.Option(
+            help="Form of what is received. rank: one row per token and rank; expert: [experts, capacity, hidden]; "
+            "grouped: sorted by expert."
+        ),
     ] = Layout.rank,
+    align: Annotated[int, typer.Option(help="Rows that groups begin at a multiple of (layout expert, grouped).")] = 1,
+    quantize: Annotated[
+        str,
+        typer.Option(
+            metavar="fp8|fp8_token|fp8_ue8m0|...",
+            help="Let dispatch narrow bf16, fp16 or fp32 rows; names of mori.ep.RECIPES.",
+            show_default=False,
+        ),
+    ] = "",
+    blocks: Annotated[int, typer.Option(help="At most so many blocks (SMs) a call; 0: chosen.")] = 0,
+    flush: Annotated[
+        bool, typer.Option("--flush", help="Flush the GPU's cache before each single call (--device cuda).")
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Write when each block came to each phase of one dispatch and one combine (ui.perfetto.dev).",
+            show_default=False,
+        ),
+    ] = None,
     routing: Annotated[
         str,
         typer.Option(
@@ -81,8 +108,9 @@ def bench_ep(
     peers: Annotated[
         str,
         typer.Option(
-            metavar="gloo,mpi,nccl",
-            help="Measure an all-to-all of these too, on the same data. nccl: --device cuda, a GPU per rank.",
+            metavar="gloo,mpi,nccl,...",
+            help="Measure these too, on the same data: an all-to-all of gloo, mpi, nccl; dispatch and combine of "
+            "deepep_v1, deepep_v2, flashinfer. All but gloo and mpi: --device cuda, a GPU per rank.",
             show_default=False,
         ),
     ] = "",
@@ -105,9 +133,10 @@ def bench_ep(
             ranks=ranks, device=device.value, tokens=tokens, hidden=hidden, topk=topk, experts=experts,
             dtype=dtype.value, layout=layout.value, routing=routing, iters=iters, warmup=warmup, graph=graph,
             peers=tuple(dict.fromkeys(peer.strip() for peer in peers.split(",") if peer.strip())),
-            timeout_s=timeout, seed=seed,
+            timeout_s=timeout, seed=seed, align=align, quantize=quantize, blocks=blocks, flush=flush,
+            trace="" if trace is None else str(trace),
         )  # fmt: skip
-        for name, file in (("json", json), ("plot", plot)):
+        for name, file in (("json", json), ("plot", plot), ("trace", trace)):
             if file is not None and not file.absolute().parent.is_dir():
                 raise ConfigError(f"{name}={file}: there is no folder {file.absolute().parent}")
         if plot is not None:

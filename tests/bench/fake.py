@@ -71,6 +71,9 @@ class Received:
     total: torch.Tensor
     routing: Any = None
 
+    def release(self) -> None:
+        pass
+
 
 class Dispatcher:
     def __init__(self, ctx: Context, settings: EpSettings, fault: Callable[[str, int, Any], None] | None) -> None:
@@ -106,7 +109,7 @@ class Dispatcher:
         self.ctx.barrier()
         return recv
 
-    def combine(self, rows: Any, routing: Any) -> torch.Tensor:
+    def combine(self, rows: Any, routing: Any, release: bool = True) -> torch.Tensor:
         posted, rank = self.ctx.world.posted, self.ctx.rank
         posted["rows", rank] = (rows, routing)
         self.ctx.barrier()

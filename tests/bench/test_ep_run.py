@@ -41,7 +41,13 @@ def run(fault=None, **changes) -> Report:
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_right_results_are_reported(dtype):
     report = run(dtype=dtype)
-    assert [(row.impl, row.op) for row in report.rows] == [("mori", op) for op in ("dispatch", "combine", "round_trip")]
+    assert [(row.op, row.window) for row in report.rows] == [
+        ("dispatch", "single"),
+        ("combine", "single"),
+        ("round_trip", "single"),
+        ("dispatch", "steady"),
+        ("combine", "steady"),
+    ]
     for row in report.rows:
         assert row.verified
         assert row.p10_us <= row.median_us <= row.p90_us
@@ -53,7 +59,7 @@ def test_right_results_are_reported(dtype):
 def test_ranks_and_routings(ranks, routing):
     shape = {"topk": 8, "experts": 256} if not routing else {}
     report = run(ranks=ranks, routing=routing, **shape)
-    assert len(report.rows) == 3
+    assert len(report.rows) == 5
     assert (report.rows[0].limit_gbps is None) == (ranks == 1)
     assert (report.rows[0].wire_bytes == 0) == (ranks == 1)
 
@@ -165,13 +171,13 @@ def test_json_follows_the_schema(tmp_path: Path):
     assert {"commit", "date", "machine", "device", "ranks"} <= set(plain["meta"])
     needed = "impl op dtype ranks tokens hidden median_us p10_us p90_us algo_bytes wire_bytes algo_gbps wire_gbps"
     for row in plain["rows"]:
-        assert set(needed.split()) | {"limit_gbps", "ratio", "verified"} == set(row)
+        assert set(needed.split()) | {"limit_gbps", "ratio", "verified", "layout", "window"} == set(row)
     assert sum(map(sum, plain["sent_bytes"])) == pytest.approx(3 * plain["rows"][0]["algo_bytes"], abs=3)
 
 
 def test_table_and_plot(tmp_path: Path):
     report = run()
-    assert table(report).row_count == 3
+    assert table(report).row_count == 5
     pytest.importorskip("matplotlib")
     from mori.bench import plot
 

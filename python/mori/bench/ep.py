@@ -3,8 +3,8 @@
 """What one rank of `mori bench ep` does: make its tokens, dispatch, run the "expert", combine, check, time,
 compare.
 
-    verify -> dispatch and combine, timed apart -> verify the last one -> both back to back -> copy limit ->
-    peers
+    verify -> dispatch and combine, timed apart beside the copy limit -> verify the last one -> each many times in one
+    window -> both together -> times of every block, if asked -> peers
 
 The library is driven through its public interface only. `opener` makes the context and the dispatcher; tests
 give one of their own.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import limit, peers, verify
+from . import expert_peers, limit, peers, verify, verify_layouts
 from .clock import EventClock, HostClock, SpinBarrier
 from .cores import bind
 from .progress import Pulse
@@ -29,6 +29,9 @@ from .workload import Workload, make, payload, scales
 __all__ = ["OPS", "RankResult", "open_mori", "run_rank"]
 
 OPS = ("dispatch", "combine", "round_trip")
+#: Calls in one window of the steady rows: one CUDA graph has them all.
+STEADY = 20
+_FLUSH_BYTES = 256 << 20  # more than any GPU's cache
 Opener = Callable[[int, int, Any, EpSettings, Any], tuple[Any, Any]]
 
 
@@ -40,6 +43,7 @@ class RankResult:
     sms: int | None
     device: str
     notes: list[str]
+    traces: dict[str, Any] = dataclasses.field(default_factory=dict)  # int64 [blocks, words] by operation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,14 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
     identity = {} if uid is None else {"uid": uid, "rank": rank, "world_size": world_size}
     form = settings.format
     scale_bytes = form.scale_bytes(settings.hidden)
-    ctx = mori.init(**identity, device=device, heap_bytes=_heap_bytes(settings))
+    workload = make(settings)
+    of_expert, slots = verify_layouts.capacities(settings, workload)
+    by_layout: dict[str, dict[str, Any]] = {
+        "rank": {},
+        "expert": {"expert_capacity": of_expert, "align": settings.align},
+        "grouped": {"slots": slots, "align": settings.align},
+    }
+    ctx = mori.init(**identity, device=device, heap_bytes=_heap_bytes(settings, of_expert, slots))
     moe = mori.ep.Dispatcher(
         ctx,
         hidden=settings.hidden,
@@ -70,15 +81,21 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
         max_tokens=settings.tokens,
         dtype=getattr(torch, form.torch_dtype),
         scales=(scale_bytes, torch.uint8) if scale_bytes else None,
-        expert_map=make(settings).owner.tolist(),
+        expert_map=workload.owner.tolist(),
+        layout=settings.layout,
+        quantize=settings.quantize or None,
+        **by_layout[settings.layout],
     )
     return ctx, moe
 
 
-def _heap_bytes(settings: EpSettings) -> int:
-    """Room for two results, one row per token and rank each, and for what comes back."""
-    row = max(settings.format.row_bytes(settings.hidden), settings.combine_format.row_bytes(settings.hidden))
-    return 4 * settings.ranks * settings.tokens * (row + 16 * settings.topk + 64) + (64 << 20)
+def _heap_bytes(settings: EpSettings, of_expert: int, slots: int) -> int:
+    """Room for two results and for what comes back."""
+    row = max(settings.wire.row_bytes(settings.hidden), settings.combine_format.row_bytes(settings.hidden))
+    rows = settings.ranks * settings.tokens
+    most_experts = -(-settings.experts // settings.ranks)
+    slots = {"rank": 0, "expert": most_experts * (of_expert + settings.align), "grouped": slots}[settings.layout]
+    return 4 * rows * (row + 24 * settings.topk + 64) + 2 * slots * row + (64 << 20)
 
 
 def run_rank(
@@ -130,6 +147,9 @@ class _Rank:
         self.ids = torch.from_numpy(self.workload.ids[ctx.rank]).to(device)
         self.weights = torch.from_numpy(self.workload.weights[ctx.rank]).to(device)
         self.rows: Any = None
+        self.by_expert = settings.layout != "rank"
+        self.factors: Any = verify_layouts.local_factors(self.workload, ctx.rank, device) if self.by_expert else None
+        self.options: dict[str, Any] = {"blocks": settings.blocks} if settings.blocks else {}
         self.dispatch: Callable[[], Any] = self._dispatch
         self.combine: Callable[[Any], Any] = self._combine
         self.clock: Any = self._make_clock()
@@ -143,20 +163,23 @@ class _Rank:
         if self.settings.graph:
             self._capture()
         spans.update(self._phases())
+        if self.device.type == "cpu" or self.settings.graph:
+            spans.update(self._steady())
         spans.update(self._round_trips())
+        traces = self._traced() if self.settings.trace else {}
         notes: list[str] = []
         self.pulse.phase("peers", len(self.settings.peers))
         for peer in self.settings.peers:
             if peer == "mpi":
                 continue  # a run of its own, under mpirun
-            found, note = peers.torch_peer(
-                peer, self.ctx, self.settings, self.workload, self.extra, self.device, self.clock
-            )
+            run = expert_peers.run if peer in expert_peers.PEERS else peers.torch_peer
+            found, note = run(peer, self.ctx, self.settings, self.workload, self.extra, self.device, self.clock)
             spans.update({(peer, op): value for op, value in found.items()})
             notes += [note] if note else []
             self.pulse.step()
         self.ctx.barrier()  # nobody leaves while another still needs it
-        return RankResult(spans, _sms(self.moe, self.device), _device_name(self.device), notes)
+        sms = self.settings.blocks or None
+        return RankResult(spans, sms, _device_name(self.device), notes, traces)
 
     def _load_kernels(self) -> None:
         """Runs once each of torch's kernels that is used between calls. CUDA loads a kernel at its first use
@@ -166,8 +189,16 @@ class _Rank:
 
         dtype = getattr(torch, self.settings.combine_format.torch_dtype)
         rows = torch.zeros((1, self.settings.hidden), dtype=dtype, device=self.device)
-        verify.expert_torch(self.settings, self.x[:1].view(torch.uint8), self.ctx.rank, rows)
+        width = self.settings.wire.payload_bytes(self.settings.hidden)
+        x = torch.zeros((1, width), dtype=torch.uint8, device=self.device)
+        verify.expert_torch(self.settings, x, verify.factor(self.ctx.rank), rows)
         rows.fill_(verify.factor(self.ctx.rank))
+        if self.by_expert:  # and those that find the factor of a slot
+            place = torch.arange(8, device=self.device)
+            group = torch.bucketize(place, torch.arange(1, 9, dtype=torch.int32, device=self.device).long())
+            rows * self.factors[group.clamp(max=len(self.factors) - 1)].unsqueeze(1)[:1]
+        if self.settings.flush:
+            self.flushed = torch.zeros(_FLUSH_BYTES, dtype=torch.uint8, device=self.device)
         self.ctx.barrier()
 
     def _make_clock(self) -> Any:
@@ -194,11 +225,11 @@ class _Rank:
 
     def _dispatch(self) -> Any:
         if self.scales is None:
-            return self.moe.dispatch(self.x, self.ids, self.weights)
-        return self.moe.dispatch(self.x, self.ids, self.weights, scales=self.scales)
+            return self.moe.dispatch(self.x, self.ids, self.weights, **self.options)
+        return self.moe.dispatch(self.x, self.ids, self.weights, scales=self.scales, **self.options)
 
     def _combine(self, recv: Any) -> Any:
-        return self.moe.combine(self.rows, recv.routing)
+        return self.moe.combine(self.rows, recv.routing, **self.options)
 
     def _expert(self, recv: Any) -> None:
         """Fills `rows` with what the expert makes of the received ones, without waiting for a GPU."""
@@ -206,9 +237,25 @@ class _Rank:
 
         if self.rows is None:
             dtype = getattr(torch, self.settings.combine_format.torch_dtype)
-            self.rows = torch.zeros((recv.x.shape[0], self.settings.hidden), dtype=dtype, device=self.device)
+            shape = (*recv.x.shape[:-1], self.settings.hidden)
+            self.rows = torch.zeros(shape, dtype=dtype, device=self.device)
+        if self.by_expert:
+            return self._experts(recv)
         count = int(recv.total) if self.device.type == "cpu" else recv.x.shape[0]
-        verify.expert_torch(self.settings, recv.x[:count].view(torch.uint8), self.ctx.rank, self.rows[:count])
+        by = verify.factor(self.ctx.rank)
+        verify.expert_torch(self.settings, recv.x[:count].view(torch.uint8), by, self.rows[:count])
+
+    def _experts(self, recv: Any) -> None:
+        """The same for the layouts by expert; on a CPU of the rows that are there only."""
+        import torch
+
+        if self.device.type != "cpu":
+            by = verify_layouts.slot_factors(recv, self.factors)
+            return verify.expert_torch(self.settings, recv.x.view(torch.uint8), by, self.rows)
+        starts, counts = recv.expert_offsets.tolist(), recv.expert_counts.tolist()
+        x, rows = (t.view(-1, t.shape[-1]) for t in (recv.x.view(torch.uint8), self.rows))
+        for start, count, by in zip(starts, counts, self.factors.tolist(), strict=False):
+            verify.expert_torch(self.settings, x[start : start + count], by, rows[start : start + count])
 
     def _capture(self) -> None:
         """Replaces dispatch and combine by replays of a graph of each. Ranks take turns: beginning a capture
@@ -218,24 +265,17 @@ class _Rank:
 
         first, second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         kept: list[Any] = []
-        stream = torch.cuda.current_stream()
-        for turn in range(self.ctx.world_size):
-            if turn == self.ctx.rank:
-                with torch.cuda.graph(first, stream=stream, capture_error_mode="thread_local"):
-                    kept.append(self._dispatch())
-                with torch.cuda.graph(second, stream=stream, capture_error_mode="thread_local"):
-                    kept.append(self._combine(kept[0]))
-            self.ctx.barrier()
 
-        def replay_dispatch() -> Any:
-            first.replay()
-            return kept[0]
+        def capture() -> None:
+            kept.append(_captured(first, self._dispatch))
+            # The graph goes on receiving in this buffer: it must not be lent to a call outside.
+            kept.append(
+                _captured(second, lambda: self.moe.combine(self.rows, kept[0].routing, release=False, **self.options))
+            )
 
-        def replay_combine(_: Any) -> Any:
-            second.replay()
-            return kept[1]
-
-        self.dispatch, self.combine = replay_dispatch, replay_combine
+        self._by_turns(capture)
+        replay = _replayer(second, kept[1])
+        self.dispatch, self.combine = _replayer(first, kept[0]), lambda _: replay()
 
     # -- phases
 
@@ -257,8 +297,10 @@ class _Rank:
                 self.clock.drop(steps=settings.iters * (3 + len(copies)))
             if iteration == settings.iters - 1:
                 self._renew(fresh)
+            self._flush()
             recv = self.clock.time("dispatch", self.dispatch)
             self._expert(recv)
+            self._flush()
             y = self.clock.time("combine", lambda recv=recv: self.combine(recv))
             for op, copy in copies.items():
                 self.clock.time(f"copy {op}", copy)
@@ -269,6 +311,69 @@ class _Rank:
         self._verified_pass()
         keys = {f"copy {op}": ("copy", op) for op in copies}
         return {keys.get(name, ("mori", name)): value for name, value in found.items()}
+
+    def _flush(self) -> None:
+        if self.settings.flush:
+            self.flushed.zero_()
+
+    def _steady(self) -> dict[tuple[str, str], Spans]:
+        """Many calls of one kind in one window, divided by their number: what a call costs in a stream of them."""
+        import torch
+
+        recv = self._dispatch()
+        self._expert(recv)
+
+        def dispatches() -> None:
+            for _ in range(STEADY):
+                self._dispatch().release()
+
+        def combines() -> Any:
+            for _ in range(STEADY):
+                y = self.moe.combine(self.rows, recv.routing, release=False, **self.options)
+            return y
+
+        windows: dict[str, Callable[[], Any]] = {"dispatch": dispatches, "combine": combines}
+        if self.settings.graph:
+            graphs = {name: torch.cuda.CUDAGraph() for name in windows}
+            kept: dict[str, Any] = {}
+            self._by_turns(lambda: kept.update({n: _captured(g, windows[n]) for n, g in graphs.items()}))
+            windows = {n: _replayer(g, kept[n]) for n, g in graphs.items()}
+        rounds = max(3, min(20, self.settings.iters))
+        self.pulse.phase("back to back", rounds)
+        self.clock.drop()
+        for iteration in range(-2, rounds):
+            if iteration == 0:
+                self.clock.drop(steps=2 * rounds)
+            for name, window in windows.items():
+                y = self.clock.time(name, window)
+            self.pulse.step()
+        found = self.clock.spans()
+        self._check_combine(y)
+        recv.release()
+        return {("steady", name): value.divided(STEADY) for name, value in found.items()}
+
+    def _by_turns(self, work: Callable[[], Any]) -> None:
+        """Ranks one after the other: beginning a capture waits for the whole GPU."""
+        for turn in range(self.ctx.world_size):
+            if turn == self.ctx.rank:
+                work()
+            self.ctx.barrier()
+
+    def _traced(self) -> dict[str, Any]:
+        """When each block came to each phase in one dispatch and one combine, after some without."""
+        from ..ep import trace_buffer
+
+        buffers = {op: trace_buffer(self.device) for op in ("dispatch", "combine")}
+        options = self.options
+        for traced in (False, False, True):
+            self.options = {**options, "trace": buffers["dispatch"]} if traced else options
+            recv = self._dispatch()
+            self._expert(recv)
+            self.options = {**options, "trace": buffers["combine"]} if traced else options
+            self._combine(recv)
+            self.ctx.barrier()
+        self.options = options
+        return {op: buffer.cpu().numpy() for op, buffer in buffers.items()}
 
     def _round_trips(self) -> dict[tuple[str, str], Spans]:
         """Dispatch and combine with nothing between. What is combined are constants, doubled at last."""
@@ -301,36 +406,45 @@ class _Rank:
     # -- checks
 
     def _check_dispatch(self, recv: Any) -> None:
+        self.ctx.synchronize()
+        self._agree(lambda: verify.check_dispatch(self.settings, self.workload, self.ctx.rank, self._on_the_host(recv)))
+
+    def _on_the_host(self, recv: Any) -> verify.Received:
+        """The rows that arrived; by expert, after a look at where they lie, one slot of each."""
         import torch
 
-        self.ctx.synchronize()
-        total = int(recv.total)
-        settings = self.settings
-        row = settings.payload_bytes
+        total, form, hidden = int(recv.total), self.settings.wire, self.settings.hidden
+        x, scales_ = recv.x, recv.scales
+        if self.by_expert:
+            first = verify_layouts.check_slots(recv, total, self.ctx.rank)
+            x = recv.x.reshape(-1, recv.x.shape[-1]).view(torch.uint8)[first]
+            scales_ = scales_ if scales_ is None else scales_.reshape(-1, scales_.shape[-1])[first]
 
         def host(tensor: Any) -> Any:
             return tensor[:total].cpu().numpy()
 
         def raw(tensor: Any, width: int) -> Any:
-            return tensor[:total].view(torch.uint8).reshape(total, width).cpu().numpy()
+            return tensor[:total].contiguous().view(torch.uint8).reshape(total, width).cpu().numpy()
 
-        width = settings.format.scale_bytes(settings.hidden)
-        got = verify.Received(
-            x=raw(recv.x, row),
-            scales=raw(recv.scales, width) if width else np.zeros((total, 0), dtype=np.uint8),
+        width = form.scale_bytes(hidden)
+        return verify.Received(
+            x=raw(x, form.payload_bytes(hidden)),
+            scales=raw(scales_, width) if width else np.zeros((total, 0), dtype=np.uint8),
             topk_ids=host(recv.topk_ids),
             topk_weights=host(recv.topk_weights),
             src=host(recv.src),
             counts=recv.counts.cpu().numpy(),
         )
-        self._agree(lambda: verify.check_dispatch(settings, self.workload, self.ctx.rank, got))
 
     def _check_combine(self, y: Any, *, constant: float = 0.0) -> None:
         import torch
 
         self.ctx.synchronize()
+        case = (self.settings, self.workload, self.ctx.rank)
+        if self.by_expert:
+            return self._agree(lambda: verify_layouts.check_sums(*case, y, constant=constant))
         got = y.contiguous().view(torch.uint8).cpu().numpy()
-        self._agree(lambda: verify.check_combine(self.settings, self.workload, self.ctx.rank, got, constant=constant))
+        self._agree(lambda: verify.check_combine(*case, got, constant=constant))
 
     def _agree(self, check: Callable[[], None]) -> None:
         """Raises on all ranks what the first of them has found, so that none is left waiting for it."""
@@ -344,9 +458,20 @@ class _Rank:
             raise verify.Mismatch(next(filter(None, faults)))
 
 
-def _sms(moe: Any, device: Any) -> int | None:
-    value = getattr(moe, "sms", None)
-    return int(value) if device.type != "cpu" and value else None
+def _captured(graph: Any, work: Callable[[], Any]) -> Any:
+    """What `work` returns when it is captured into the graph."""
+    import torch
+
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        return work()
+
+
+def _replayer(graph: Any, result: Any) -> Callable[[], Any]:
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay
 
 
 def _device_name(device: Any) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from .. import config
 from ..errors import ConfigError
-from . import peers
+from . import peers, trace
 from .ep import OPS, Extra, Opener, RankResult, open_mori, run_rank
 from .report import Meta, Report, Row, build_row
 from .settings import EpSettings
@@ -120,7 +120,7 @@ def assemble(
     """The report of a run whose results were all found right."""
     workload = make(settings)
     rows = workload.rows()
-    out = traffic(rows, settings.format.row_bytes(settings.hidden))
+    out = traffic(rows, settings.wire.row_bytes(settings.hidden))
     back = traffic(rows, settings.combine_format.row_bytes(settings.hidden))
     bytes_of = {
         "dispatch": out,
@@ -132,15 +132,16 @@ def assemble(
         timings |= {("mpi", op): summarise(slowest_us([rank[op] for rank in mpi])) for op in mpi[0]}
     limits = _limits({op: timing.median_us for (impl, op), timing in timings.items() if impl == "copy"}, bytes_of)
     table: list[Row] = []
-    for impl in ("mori", *settings.peers):
+    for key in ("mori", "steady", *settings.peers):
+        impl = "mori" if key == "steady" else key
         for op in OPS:
-            if (impl, op) not in timings:
+            if (key, op) not in timings:
                 continue
             returned = settings.format.combine
-            dtype = {"dispatch": settings.dtype, "combine": returned}.get(op)
-            pair = settings.dtype if returned == settings.dtype else f"{settings.dtype}+{returned}"
+            dtype = {"dispatch": settings.label, "combine": returned}.get(op)
+            pair = settings.label if returned == settings.label else f"{settings.label}+{returned}"
             row = build_row(
-                timings[impl, op],
+                timings[key, op],
                 bytes_of[op],
                 limits.get(op),
                 impl=impl,
@@ -150,13 +151,17 @@ def assemble(
                 tokens=settings.tokens,
                 hidden=settings.hidden,
                 verified=True,
+                layout=settings.layout if impl == "mori" else None,
+                window="steady" if key == "steady" else "single",
                 sms=results[0].sms if impl == "mori" else None,
                 graph=settings.graph if impl == "mori" and settings.device == "cuda" else None,
             )
             table.append(row)
     heard = [*dict.fromkeys(note for result in results for note in result.notes), *notes]
     meta = _meta(settings, results[0].device, mode, gpus, heard, workload.description, bool(limits))
-    sent = (rows * settings.format.row_bytes(settings.hidden)).tolist()
+    if settings.trace:
+        trace.write(Path(settings.trace), [r.traces for r in results])
+    sent = (rows * settings.wire.row_bytes(settings.hidden)).tolist()
     return Report(bench="ep", meta=meta, rows=table, sent_bytes=sent)
 
 

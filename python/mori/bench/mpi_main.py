@@ -38,7 +38,7 @@ def main(question: Path, answer: Path) -> None:
         out_sizes, in_sizes = split_sizes(settings, workload, comm.rank, returning=returning)
         target = np.zeros(len(want), dtype=np.uint8)
         # Counted in rows, not bytes: MPI's counts are 32-bit.
-        form = settings.combine_format if returning else settings.format
+        form = settings.combine_format if returning else settings.wire
         unit = MPI.BYTE.Create_contiguous(form.row_bytes(settings.hidden)).Commit()
         source_part, target_part = _part(send, out_sizes, unit), _part(target, in_sizes, unit)
 

@@ -34,8 +34,8 @@ __all__ = ["check_bytes", "mpi_peer", "split_sizes", "torch_peer"]
 def split_sizes(settings: EpSettings, workload: Workload, rank: int, *, returning: bool) -> tuple[list[int], list[int]]:
     """Bytes that `rank` sends to, and receives from, each rank."""
     rows = workload.rows()
-    out = rows[rank] * settings.format.row_bytes(settings.hidden)
-    arriving = rows[:, rank] * settings.format.row_bytes(settings.hidden)
+    out = rows[rank] * settings.wire.row_bytes(settings.hidden)
+    arriving = rows[:, rank] * settings.wire.row_bytes(settings.hidden)
     if returning:
         width = settings.combine_format.row_bytes(settings.hidden)
         return (rows[:, rank] * width).tolist(), (rows[rank] * width).tolist()

@@ -36,6 +36,8 @@ class Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_onl
     algo_gbps: float
     wire_gbps: float
     verified: bool
+    layout: str | None = None  # of received rows
+    window: str | None = None  # single: one call between two marks; steady: a share of many calls in one window
     limit_gbps: float | None = None
     ratio: float | None = None
     sms: int | None = None
@@ -116,7 +118,8 @@ def table(report: Report) -> Any:
         title=f"{report.bench}: {meta.ranks} ranks, {first.tokens} tokens each, hidden {first.hidden}, "
         f"top-{meta.topk} of {meta.experts}, {meta.device}",
         caption="us: of the slowest rank. MB and GB/s: mean per rank; algo: received, own rows too; "
-        "wire: sent to others. limit: a plain copy of the wire bytes. ratio: wire to limit.",
+        "wire: sent to others. steady: a call's share of many in one window. limit: a plain copy of the wire bytes. "
+        "ratio: wire to limit.",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
@@ -127,7 +130,7 @@ def table(report: Report) -> Any:
         rates = ("" if v is None else f"{v:.2f}" for v in (row.limit_gbps, row.ratio))
         out.add_row(
             row.impl,
-            f"{row.op.replace('_', ' ')}\n{row.dtype}",
+            f"{row.op.replace('_', ' ')}\n{row.dtype}{' steady' if row.window == 'steady' else ''}",
             _us(row.median_us),
             f"{_us(row.p10_us)}\n{_us(row.p90_us)}",
             "algo\nwire",

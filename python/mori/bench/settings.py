@@ -19,9 +19,10 @@ __all__ = ["FORMATS", "MAX_RANKS", "MAX_TOPK", "RECORDED", "EpSettings", "Format
 MAX_RANKS = 64
 MAX_TOPK = 32
 ROUTINGS = ("uniform", "zipf", "hot")
-PEERS = ("gloo", "mpi", "nccl")
+PEERS = ("gloo", "mpi", "nccl", "deepep_v1", "deepep_v2", "flashinfer")
+GPU_PEERS = ("nccl", "deepep_v1", "deepep_v2", "flashinfer")
 DEVICES = ("cpu", "cuda")
-LAYOUTS = ("rank",)
+LAYOUTS = ("rank", "expert", "grouped")
 
 #: The routing used when none is named. tools/record_routing.py made it.
 RECORDED = Path(__file__).with_name("data") / "deepseek_v3_small.npz"
@@ -73,6 +74,11 @@ class EpSettings:
     experts: int = 256
     dtype: str = "bf16"
     layout: str = "rank"
+    align: int = 1  # of groups, in rows
+    quantize: str = ""  # a name of mori.ep.RECIPES: dispatch narrows rows itself
+    blocks: int = 0  # at most so many blocks (SMs) a call; 0: chosen
+    flush: bool = False  # the GPU's cache before each single call
+    trace: str = ""  # file for the times of all blocks in one dispatch and one combine
     routing: str = ""  # uniform, zipf, hot, or the path of an .npz; empty: the recorded one shipped with MoRI
     iters: int = 20
     warmup: int = 3
@@ -92,8 +98,13 @@ class EpSettings:
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, tuple(FORMATS))
         _one_of("layout", self.layout, LAYOUTS)
+        _within("align", self.align, 1, 1 << 16)
+        _within("blocks", self.blocks, 0, 512)
         for peer in self.peers:
             _one_of("peers", peer, PEERS)
+        self._check_quantize()
+        if self.align != 1 and self.layout == "rank":
+            raise ConfigError(f"align={self.align} belongs to layout expert or grouped, not rank")
         if not self.timeout_s > 0:
             raise ConfigError(f"timeout={self.timeout_s:g} must be more than 0 seconds")
         if self.topk > self.experts:
@@ -108,17 +119,53 @@ class EpSettings:
             )
         if self.graph and self.device != "cuda":
             raise ConfigError("graph needs device=cuda; a CPU has no graphs")
-        if "nccl" in self.peers and self.device != "cuda":
-            raise ConfigError("peers=nccl needs device=cuda")
+        if self.flush and self.device != "cuda":
+            raise ConfigError("flush needs device=cuda")
+        for peer in self.peers:
+            if peer in GPU_PEERS and self.device != "cuda":
+                raise ConfigError(f"peers={peer} needs device=cuda")
         if self.routing not in ("", *ROUTINGS) and not Path(self.routing).is_file():
             raise ConfigError(f"routing={self.routing!r} is neither {', '.join(ROUTINGS)} nor an existing .npz file")
 
+    def _check_quantize(self) -> None:
+        if not self.quantize:
+            return
+        from ..ep._recipe import RECIPES
+
+        _one_of("quantize", self.quantize, tuple(RECIPES))
+        if self.format.scale_block:
+            raise ConfigError(f"quantize={self.quantize!r} with dtype={self.dtype!r}: narrowed are bf16, fp16 and fp32")
+        group = RECIPES[self.quantize].group
+        if group and self.hidden % group:
+            raise ConfigError(f"hidden={self.hidden} with quantize={self.quantize!r} must be a multiple of {group}")
+
     @property
     def format(self) -> Format:
+        """Of the tokens that dispatch is given."""
         return FORMATS[self.dtype]
 
     @property
+    def wire(self) -> Format:
+        """Of the rows that travel."""
+        if not self.quantize:
+            return self.format
+        from ..ep._recipe import ELEMENTS, RECIPES
+
+        recipe = RECIPES[self.quantize]
+        element = ELEMENTS[recipe.element]
+        return Format(
+            f"fp{element.bits}", element.torch_dtype, element.bits, self.format.combine,
+            scale_block=recipe.group or self.hidden, scale_width=4 if recipe.scale == "float32" else 1,
+        )  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        """Of a dispatch's type in a table."""
+        return f"{self.dtype}>{self.quantize}" if self.quantize else self.dtype
+
+    @property
     def payload_bytes(self) -> int:
+        """Of a token that dispatch is given."""
         return self.format.payload_bytes(self.hidden) if self.hidden * self.format.bits % 8 == 0 else -1
 
     @property

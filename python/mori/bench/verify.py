@@ -15,6 +15,7 @@ noticed. It exists twice: in numpy for the reference, in torch for the device. B
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,17 @@ from ..errors import MoriError
 from .settings import EpSettings, Format
 from .workload import Workload, payload, scales
 
-__all__ = ["Mismatch", "Received", "check_combine", "check_dispatch", "expert", "expert_torch", "packed"]
+__all__ = [
+    "Mismatch",
+    "Received",
+    "check_combine",
+    "check_dispatch",
+    "expert",
+    "expert_torch",
+    "factor",
+    "packed",
+    "wire_rows",
+]
 
 Bytes = NDArray[np.uint8]
 
@@ -48,6 +59,22 @@ class Received:
 def factor(rank: int) -> float:
     """What the expert of a rank multiplies by: a short fraction, so the product is exact in float32."""
     return (rank % 7 + 1) * (-0.25 if rank % 2 else 0.25)
+
+
+@functools.lru_cache(maxsize=8)
+def wire_rows(settings: EpSettings, rank: int) -> tuple[Bytes, Bytes]:
+    """Payload and scales of a rank's tokens as they travel: from the seed, narrowed where dispatch does that."""
+    sizes = (settings.hidden, settings.tokens, rank, settings.seed)
+    raw = payload(settings.format, *sizes)
+    if not settings.quantize:
+        return raw, scales(settings.format, *sizes)
+    import torch
+
+    from ..ep import RECIPES, reference
+
+    x = torch.from_numpy(raw).view(getattr(torch, settings.format.torch_dtype))
+    rows, factors = reference.quantize(x, RECIPES[settings.quantize])
+    return rows.view(torch.uint8).numpy(), factors.view(torch.uint8).numpy()
 
 
 def _decode(form: Format, raw: Bytes) -> NDArray[np.float32]:
@@ -76,21 +103,24 @@ def _encode(form: Format, values: NDArray[np.float32]) -> Bytes:
 
 def expert(settings: EpSettings, raw: Bytes, rank: int) -> Bytes:
     """What the expert of `rank` makes of received rows [n, payload bytes], in the combine format."""
-    return _encode(settings.combine_format, _decode(settings.format, raw) * np.float32(factor(rank)))
+    return _encode(settings.combine_format, _decode(settings.wire, raw) * np.float32(factor(rank)))
 
 
-def expert_torch(settings: EpSettings, x: Any, rank: int, out: Any) -> None:
-    """The same with tensors: x [n, payload bytes] uint8 into out [n, hidden] of the combine format."""
+def values_torch(form: Format, x: Any) -> Any:
+    """What `_decode` gives, for a tensor [..., payload bytes] of uint8."""
     import torch
 
-    name = settings.format.name
-    if name == "fp8":
-        values = x.float() - 127.5
-    elif name == "fp4":
-        values = torch.stack([x & 15, x >> 4], dim=-1).reshape(x.shape[0], -1).float() - 7.5
-    else:
-        values = x.view(getattr(torch, settings.format.torch_dtype)).float()
-    out.copy_(values * factor(rank))
+    if form.name == "fp8":
+        return x.float() - 127.5
+    if form.name == "fp4":
+        return torch.stack([x & 15, x >> 4], dim=-1).flatten(-2).float() - 7.5
+    return x.view(getattr(torch, form.torch_dtype)).float()
+
+
+def expert_torch(settings: EpSettings, x: Any, by: Any, out: Any) -> None:
+    """The same with tensors: x [..., payload bytes] uint8 into out [..., hidden] of the combine format, times `by`: a
+    number, or a tensor that fits."""
+    out.copy_(values_torch(settings.wire, x) * by)
 
 
 def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Received) -> None:
@@ -112,13 +142,13 @@ def check_dispatch(settings: EpSettings, workload: Workload, rank: int, got: Rec
         tokens = token[rows]
         ids = workload.ids[peer, tokens]
         here = (ids >= 0) & (workload.owner[ids] == rank)
-        form, sizes = settings.format, (settings.hidden, settings.tokens, peer, settings.seed)
+        form, (want, want_scales) = settings.wire, wire_rows(settings, peer)
         label = _Label(where, rows, peer, tokens)
         label.compare("topk_ids", got.topk_ids[rows].astype(np.int64), np.where(here, ids, -1).astype(np.int64))
         weights = np.where(here, workload.weights[peer, tokens], 0)
         label.compare("topk_weights", np.where(here, got.topk_weights[rows], 0).astype(np.float32), weights)
-        label.compare("x", *_as_elements(form, got.x[rows], payload(form, *sizes)[tokens]))
-        label.compare("scales", got.scales[rows], scales(form, *sizes)[tokens])
+        label.compare("x", *_as_elements(form, got.x[rows], want[tokens]))
+        label.compare("scales", got.scales[rows], want_scales[tokens])
 
 
 def check_combine(settings: EpSettings, workload: Workload, rank: int, got: Bytes, *, constant: float = 0.0) -> None:
@@ -127,7 +157,7 @@ def check_combine(settings: EpSettings, workload: Workload, rank: int, got: Byte
     With `constant` the rows of each rank are all that times its factor, whatever it received.
     """
     form = settings.combine_format
-    own = payload(settings.format, settings.hidden, settings.tokens, rank, settings.seed)
+    own, _ = wire_rows(settings, rank)
     visits = workload.visits()[rank]
     total = np.zeros((settings.tokens, settings.hidden), dtype=np.float32)
     for peer in range(settings.ranks):
@@ -147,10 +177,9 @@ def packed(settings: EpSettings, workload: Workload, rank: int, *, returning: bo
     visits = workload.visits()
 
     def rows(holder: int, other: int) -> Bytes:
-        form, sizes = settings.format, (settings.hidden, settings.tokens, holder, settings.seed)
         tokens = np.flatnonzero(visits[holder, :, other])
-        own = payload(form, *sizes)[tokens]
-        return expert(settings, own, other) if returning else np.hstack([own, scales(form, *sizes)[tokens]])
+        own, own_scales = (part[tokens] for part in wire_rows(settings, holder))
+        return expert(settings, own, other) if returning else np.hstack([own, own_scales])
 
     peers = range(settings.ranks)
     out = np.concatenate([rows(rank, peer).ravel() for peer in peers])

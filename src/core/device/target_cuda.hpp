@@ -191,10 +191,11 @@ MORI_DEVICE void store_streaming(vec16* p, vec16 v) {
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
 #define MORI_HAS_NATIVE_E4M3FN 1
-MORI_DEVICE uint8_t e4m3fn_native(float value) {
+/// Two values, the first in the lower byte: to nearest even, saturated.
+MORI_DEVICE uint16_t e4m3fn_pair_native(float first, float second) {
   uint16_t r;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(0.0f), "f"(value));
-  return uint8_t(r);
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(second), "f"(first));
+  return r;
 }
 #endif
 

@@ -157,9 +157,12 @@ MORI_DEVICE void store_streaming(vec16* p, vec16 value) { __builtin_nontemporal_
 // gfx942 converts to the FNUZ format; only gfx950 has OCP e4m3.
 #if defined(__gfx950__)
 #define MORI_HAS_NATIVE_E4M3FN 1
-MORI_DEVICE uint8_t e4m3fn_native(float value) {
-  const float bounded = value != value ? value : __builtin_fminf(__builtin_fmaxf(value, -448.0f), 448.0f);
-  return uint8_t(__builtin_amdgcn_cvt_pk_fp8_f32(bounded, 0.0f, 0, false));
+MORI_DEVICE float e4m3fn_bounded(float value) {
+  return value != value ? value : __builtin_fminf(__builtin_fmaxf(value, -448.0f), 448.0f);
+}
+/// Two values, the first in the lower byte: to nearest even, saturated.
+MORI_DEVICE uint16_t e4m3fn_pair_native(float first, float second) {
+  return uint16_t(__builtin_amdgcn_cvt_pk_fp8_f32(e4m3fn_bounded(first), e4m3fn_bounded(second), 0, false));
 }
 #endif
 

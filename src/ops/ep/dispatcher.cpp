@@ -97,16 +97,18 @@ void check(const Config& c) {
           "1 to 2^31 - 1");
 }
 
+uint32_t scale_columns(const Convert& v) {
+  return v.format == EpFormat::as_is ? 1 : (v.hidden + v.group - 1) / v.group;
+}
+
 void check(const Convert& v, const Config& c) {
   if (v.format == EpFormat::as_is) return;
   const bool e2m1 = v.format == EpFormat::e2m1;
   require(v.hidden * uint64_t(e2m1 ? 1 : 2) == c.row_bytes * 2, "hidden", v.hidden, "that of a row");
   require(v.group == (e2m1 ? 32u : 128u) || (!e2m1 && v.group == v.hidden), "scale group", v.group,
           e2m1 ? "32" : "128 or hidden");
-  require(v.hidden % v.group == 0 && v.hidden % 16 == 0, "hidden", v.hidden,
-          "a multiple of the scale group and of 16");
   require(!e2m1 || v.scale == EpScale::ue8m0, "scale type", uint64_t(v.scale), "ue8m0 for e2m1");
-  require(c.scale_bytes == v.hidden / v.group * (v.scale == EpScale::fp32 ? 4 : 1), "scale bytes",
+  require(c.scale_bytes == scale_columns(v) * (v.scale == EpScale::fp32 ? 4 : 1), "scale bytes",
           c.scale_bytes, "one scale for each group");
 }
 
@@ -115,7 +117,7 @@ void check(const Convert& v, const Config& c) {
 EpScales make_scales(const Config& c, uint64_t* bytes) {
   EpScales s{};
   s.bytes = c.scale_bytes;
-  s.columns = c.convert.format == EpFormat::as_is ? 1 : c.convert.hidden / c.convert.group;
+  s.columns = scale_columns(c.convert);
   s.block = 0xffffffffu;
   s.row_bytes = c.scale_bytes;
   s.column_bytes = s.bytes / s.columns;
@@ -194,6 +196,16 @@ EpRoutingAddress routing_address(uint64_t start, const Config& c) {
   return a;
 }
 
+namespace {
+
+std::string dispatch_name(const Config& c) {
+  const char* elements[] = {"_bf16", "_fp16", "_fp32"};
+  const std::string name = c.by_expert() ? "ep_dispatch_by_expert" : "ep_dispatch";
+  return c.convert.format == EpFormat::as_is ? name : name + elements[size_t(c.convert.element)];
+}
+
+}  // namespace
+
 Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& config, uint64_t heap_offset,
                        const std::vector<int32_t>& expert_rank, Shape shape)
     : context_(std::move(context)),
@@ -209,8 +221,9 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
     *offset += heap_offset;
   }
   core::Device& device = context_->device();
-  dispatch_kernel_ = &device.function(
-      "ep_dispatch", config.by_expert() ? "ep_dispatch_by_expert" : "ep_dispatch", sizeof(EpDispatchArgs));
+  const bool as_is = config.convert.format == EpFormat::as_is;
+  dispatch_kernel_ = &device.function(as_is ? "ep_dispatch" : "ep_dispatch_convert", dispatch_name(config),
+                                      sizeof(EpDispatchArgs));
   const char* names[3] = {"ep_combine_bf16", "ep_combine_fp16", "ep_combine_fp32"};
   for (int i = 0; i < 3; ++i)
     combine_kernels_[i] = &device.function("ep_combine", names[i], sizeof(EpCombineArgs));
@@ -296,7 +309,19 @@ core::LaunchShape Dispatcher::dispatch_shape(const DispatchCall& call, EpDispatc
   const bool sends = (call.options.phases & kEpSend) != 0;
   uint64_t work = uint64_t(call.tokens) * ((config_.row_bytes + kBytesPerWarp - 1) / kBytesPerWarp);
   if (!sends) work = config_.by_expert() ? config_.capacity : 1;
-  core::LaunchShape launch = shape(*dispatch_kernel_, work, call.options.blocks, shared_bytes, 0);
+  core::LaunchShape launch;
+  const uint32_t bound = config_.convert.format == EpFormat::as_is ? 512 : 256;  // of the kernel's threads
+  const bool cpu = context_->device().kind() == core::Kind::cpu;
+  launch.warps = wanted_.warps != 0 ? wanted_.warps : cpu ? 1 : kDefaultWarps;
+  launch.warps = std::min(launch.warps, bound / p.warp_size);
+  launch.shared_bytes = shared_bytes;
+  // Blocks wait for each other's ranks: they must be resident together.
+  uint32_t most =
+      std::min(context_->resident_blocks(*dispatch_kernel_, launch.warps, shared_bytes), kEpMaxBlocks);
+  most = std::min(most, wanted_.blocks != 0 ? wanted_.blocks : kDefaultBlocks);
+  if (call.options.blocks != 0) most = std::min(most, call.options.blocks);
+  const uint64_t useful = wanted_.blocks != 0 ? most : (work + launch.warps - 1) / launch.warps;
+  launch.blocks = uint32_t(std::clamp<uint64_t>(useful, 1, most));
   a.senders = launch.blocks;
   uint32_t turns = 1;
   const bool split = config_.by_expert() && sends && p.warp_size > 1 && launch.blocks >= 4;
@@ -328,9 +353,10 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   a.row_bytes = config_.row_bytes;
   a.capacity = config_.capacity;
   a.slots = layout_.slots;
-  const uint64_t digest = digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes,
-                                     call.weights != 0, call.scales != 0 ? config_.scale_bytes : 0,
-                                     uint64_t(config_.placement), uint64_t(v.format)});
+  const uint64_t digest =
+      digest_of({config_.row_bytes, config_.num_experts, config_.topk, call.id_bytes, call.weights != 0,
+                 call.scales != 0 ? config_.scale_bytes : 0, uint64_t(config_.placement), uint64_t(v.format),
+                 uint64_t(v.scale), v.group});
   a.digest = uint32_t(digest ^ digest >> 32);
   a.placement = config_.placement;
   a.experts_per_rank = config_.experts_per_rank;

@@ -38,12 +38,6 @@ MORI_DEVICE bool wait_for_chunks(const EpDispatchArgs& a, const DispatchBlock& b
   return Block{block.flag}.all(came);
 }
 
-/// Scales of one slot, wherever the layout puts them.
-MORI_DEVICE uint64_t scale_address(const EpDispatchArgs& a, uint64_t buffer, uint32_t slot) {
-  return buffer + a.receive.scales + slot / a.scale.block * a.scale.block_bytes +
-         uint64_t(slot % a.scale.block) * a.scale.row_bytes;
-}
-
 /// Scales from one slot to another. Callers: the warp.
 MORI_DEVICE void copy_slot_scales(const EpDispatchArgs& a, uint64_t buffer, uint32_t from, uint32_t to) {
   const uint64_t source = scale_address(a, buffer, from), target = scale_address(a, buffer, to);

@@ -149,6 +149,12 @@ MORI_DEVICE void add_load(const EpDispatchArgs& a, const DispatchBlock& block, B
   }
 }
 
+/// Scales of one slot, wherever the layout puts them.
+MORI_DEVICE uint64_t scale_address(const EpDispatchArgs& a, uint64_t buffer, uint32_t slot) {
+  return buffer + a.receive.scales + slot / a.scale.block * a.scale.block_bytes +
+         uint64_t(slot % a.scale.block) * a.scale.row_bytes;
+}
+
 /// Copies a row of scales, whose size need not be a multiple of 16. Callers: the warp.
 MORI_DEVICE void copy_scales(uint64_t to, uint64_t from, uint32_t bytes) {
   if (((to | from | bytes) & 15u) == 0) return warp_copy(global<void>(to), global<const void>(from), bytes);
