@@ -12,7 +12,6 @@ import time
 import pytest
 import torch
 from ep_cases import Case, make, open_context, run_case, tokens_of
-from mori._dlpack import as_tensor
 from mori.ep import Dispatcher
 from mori.testing import run_ranks
 
@@ -58,11 +57,7 @@ def test_10000_pairs(kind: str) -> None:
 
 def start_at(moe: Dispatcher, epoch: int) -> None:
     """Makes all counters of a fresh dispatcher stand at `epoch`. Collective."""
-    layout, rank = moe._layout, moe.ctx.rank
-    words = as_tensor(lambda *a: moe._memory.tensor(rank, *a), 0, (int(layout.signal_bytes) // 8,), torch.int64)
-    words.fill_(epoch)  # the counts and digests among them are written before they are read
-    both = (ctypes.c_uint64 * 2)(epoch, epoch)
-    moe.ctx.core_device.copy(moe._core.local_address, ctypes.addressof(both), 16)
+    moe._core.start_at(epoch, epoch)
     moe.ctx.mesh.barrier("start_at")
 
 
