@@ -12,7 +12,6 @@ import time
 import pytest
 import torch
 from ep_cases import Case, make, open_context, run_case, tokens_of
-from mori._dlpack import as_tensor
 from mori.ep import Dispatcher
 from mori.testing import run_ranks
 
@@ -21,6 +20,9 @@ CASES = {
     "bf16": Case("soak", tokens=SIZES, max_tokens=64, topk=3, bias=True),
     "fp8": Case(
         "soak-fp8", dtype="float8_e4m3fn", scales=(3, "float32"), tokens=SIZES, max_tokens=64, apply_weights=True
+    ),
+    "grouped": Case(
+        "soak-grouped", layout="grouped", align=4, tokens=SIZES, max_tokens=64, topk=3, apply_weights=True, bias=True
     ),
 }
 
@@ -55,11 +57,7 @@ def test_10000_pairs(kind: str) -> None:
 
 def start_at(moe: Dispatcher, epoch: int) -> None:
     """Makes all counters of a fresh dispatcher stand at `epoch`. Collective."""
-    layout, rank = moe._layout, moe.ctx.rank
-    words = as_tensor(lambda *a: moe._memory.tensor(rank, *a), 0, (int(layout.signal_bytes) // 8,), torch.int64)
-    words.fill_(epoch)  # the counts and digests among them are written before they are read
-    both = (ctypes.c_uint64 * 2)(epoch, epoch)
-    moe.ctx.core_device.copy(moe._core.local_address, ctypes.addressof(both), 16)
+    moe._core.start_at(epoch, epoch)
     moe.ctx.mesh.barrier("start_at")
 
 
@@ -79,7 +77,10 @@ def far(rank: int, world_size: int, uid: bytes, epoch: int) -> list[str]:
     return [text for text in wrong if text]
 
 
+FAR = {f"2^{bits}": 2**bits - 3 for bits in (16, 24, 31, 32, 53, 63)}
+
+
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("epoch", [2**31 - 3, 2**32 - 3, 2**53 - 3, 2**63 - 3], ids=["2^31", "2^32", "2^53", "2^63"])
+@pytest.mark.parametrize("epoch", FAR.values(), ids=FAR)
 def test_epochs_that_have_counted_far(epoch: int) -> None:
     assert run_ranks(far, 3, epoch, timeout=50) == [[]] * 3

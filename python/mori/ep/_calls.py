@@ -81,7 +81,7 @@ class CombineCall(Call):
     release: bool
     hidden: int
     row_count: int
-    row_weights: int  # address of the received weights, 0 = none
+    row_weights: int  # by expert: address of the received weights, applied there and not at the owner; 0 = none
     active: torch.Tensor | None
     blocks: int
     trace: torch.Tensor | None
@@ -93,7 +93,7 @@ class CombineCall(Call):
             self.rows.data_ptr(),
             self.out.data_ptr(),
             _address(self.bias),
-            _address(self.routing.topk_weights if self.apply_weights else None),
+            _address(self.routing.topk_weights if self.apply_weights and not self.row_weights else None),
             ids.data_ptr(),
             self.routing.data.data_ptr(),
             self.routing.tokens,
@@ -105,7 +105,7 @@ class CombineCall(Call):
             trace=_address(self.trace),
             phases=phases,
             blocks=self.blocks,
-            **({"row_weights": self.row_weights} if self.row_weights else {}),
+            row_weights=self.row_weights,
         )
 
 
