@@ -105,6 +105,14 @@ void bind_ep(py::module_& module) {
       .value("fp16", Element::fp16)
       .value("fp32", Element::fp32);
 
+  py::class_<CombineTuning>(module, "EpCombineTuning")
+      .def_readwrite("blocks", &CombineTuning::blocks)
+      .def_readwrite("senders", &CombineTuning::senders)
+      .def_readwrite("sender_warps", &CombineTuning::sender_warps)
+      .def_readwrite("unit", &CombineTuning::unit)
+      .def_readwrite("parts", &CombineTuning::parts)
+      .def_readwrite("mode", &CombineTuning::mode);
+
   py::class_<Dispatcher>(module, "EpDispatcher")
       .def(py::init([](std::shared_ptr<mori::core::Context> context, const Config& config,
                        uint64_t heap_offset, const std::vector<int32_t>& expert_rank, uint32_t blocks,
@@ -140,8 +148,8 @@ void bind_ep(py::module_& module) {
           "combine",
           [](Dispatcher& d, uint64_t stream, uint64_t rows, uint64_t out, uint64_t bias, uint64_t weights,
              uint64_t ids, uint64_t routing, uint32_t tokens, uint32_t id_bytes, uint32_t hidden,
-             uint32_t row_count, Element element, uint64_t active, uint64_t trace, uint32_t phases,
-             uint32_t blocks) {
+             uint32_t row_count, Element element, uint64_t row_weights, uint64_t active, uint64_t trace,
+             uint32_t phases, uint32_t blocks) {
             d.combine({rows,
                        out,
                        bias,
@@ -153,14 +161,16 @@ void bind_ep(py::module_& module) {
                        hidden,
                        row_count,
                        element,
+                       row_weights,
                        {active, trace, phases, blocks}},
                       stream);
           },
           py::arg("stream"), py::arg("rows"), py::arg("out"), py::arg("bias"), py::arg("weights"),
           py::arg("ids"), py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("hidden"),
-          py::arg("row_count"), py::arg("element"), py::kw_only(), py::arg("active") = 0,
-          py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive, py::arg("blocks") = 0,
-          release_gil())
+          py::arg("row_count"), py::arg("element"), py::kw_only(), py::arg("row_weights") = 0,
+          py::arg("active") = 0, py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive,
+          py::arg("blocks") = 0, release_gil())
+      .def_readwrite("combine_tuning", &Dispatcher::combine_tuning)
       .def("start_at", &Dispatcher::start_at, py::arg("dispatch_epoch"), py::arg("combine_epoch"),
            release_gil())
       .def("place_experts", &Dispatcher::place_experts, py::arg("expert_rank"), release_gil());

@@ -17,7 +17,7 @@ import functools
 import logging
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,7 @@ class Context:
         self._settings, self._kind, self._ordinal, self._heap_bytes = settings, kind, ordinal, heap_bytes
         self._failure: MoriError | None = None
         self._lost: set[int] = set()
+        self._excused: frozenset[int] = frozenset()
         self._lock = threading.Lock()
         self._closed = False
         try:
@@ -209,6 +210,15 @@ class Context:
         if self._failure is not None or word.lost_peer >= 0 or (word.state == 2 and word.refusal == "none"):
             self.check()
 
+    def excuse(self, ranks: Collection[int]) -> None:
+        """Says whose death is no failure from now on: ranks that no call waits for, such as those that mori.ep leaves
+        out by `active`. Local; replaces what was said before. Calls over all ranks (barrier, empty, making a product)
+        still need them."""
+        for rank in ranks:
+            if not 0 <= rank < self.world_size or rank == self.rank:
+                raise ConfigError(f"ranks={sorted(ranks)}: {rank} is not another rank of 0..{self.world_size - 1}")
+        self._excused = frozenset(ranks)
+
     def recover(self, *, timeout: float | None = None) -> Context:
         """A fresh context of all ranks that are left and call this within `timeout` seconds; closes this one.
 
@@ -254,7 +264,8 @@ class Context:
     def _peer_lost(self, peer: int) -> None:
         with self._lock:
             self._lost.add(peer)
-        self.core.leave_waits(peer)
+        if peer not in self._excused:
+            self.core.leave_waits(peer)
 
     def _waited(self, word: _core.ErrorWord) -> MoriError | None:
         """The exception for a failed wait, or None while a kernel is still writing the word."""

@@ -48,9 +48,20 @@ def with_layout(case: Case, layout: str, **changes: object) -> Case:
 
 CASES = table(
     *(with_layout(case, "expert") for case in BASE),
-    *(with_layout(case, "grouped", align=(1, 4, 8)[i % 3]) for i, case in enumerate(BASE)),
+    *(with_layout(case, "grouped", align=(1, 4, 8)[i % 3], zero_padding=i % 2 == 0) for i, case in enumerate(BASE)),
     Case("aligned-128", layout="grouped", align=128, topk=3),
-    Case("aligned-5", layout="grouped", align=5, topk=3, tokens=(8,)),
+    Case("aligned-128-zeros", layout="grouped", align=128, topk=3, zero_padding=True),
+    Case("aligned-5", layout="grouped", align=5, topk=3, tokens=(8,), zero_padding=True),
+    Case(
+        "aligned-17-zeros-and-scales",
+        layout="grouped",
+        align=17,
+        topk=3,
+        dtype="float8_e4m3fn",
+        hidden=384,
+        scales=(3, "float32"),
+        zero_padding=True,
+    ),
     Case("slots-just-enough", layout="grouped", align=4, slots=256, tokens=(8,), experts=16),
     Case("capacity-of-an-expert", layout="expert", routing="hot", masked=0, tokens=(4,), expert_capacity=64),
     Case("capacity-rounded-up", layout="expert", expert_capacity=130, align=16),

@@ -22,6 +22,9 @@ CASES = {
     "fp8": Case(
         "soak-fp8", dtype="float8_e4m3fn", scales=(3, "float32"), tokens=SIZES, max_tokens=64, apply_weights=True
     ),
+    "grouped": Case(
+        "soak-grouped", layout="grouped", align=4, tokens=SIZES, max_tokens=64, topk=3, apply_weights=True, bias=True
+    ),
 }
 
 
@@ -79,7 +82,10 @@ def far(rank: int, world_size: int, uid: bytes, epoch: int) -> list[str]:
     return [text for text in wrong if text]
 
 
+FAR = {f"2^{bits}": 2**bits - 3 for bits in (16, 24, 31, 32, 53, 63)}
+
+
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("epoch", [2**31 - 3, 2**32 - 3, 2**53 - 3, 2**63 - 3], ids=["2^31", "2^32", "2^53", "2^63"])
+@pytest.mark.parametrize("epoch", FAR.values(), ids=FAR)
 def test_epochs_that_have_counted_far(epoch: int) -> None:
     assert run_ranks(far, 3, epoch, timeout=50) == [[]] * 3

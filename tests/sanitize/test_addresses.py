@@ -44,7 +44,7 @@ def test_a_device_shared_by_threads_leaks_nothing(addresses_build: Sanitized) ->
 
 @pytest.mark.parametrize("lanes", [1, 64])
 def test_dispatch_and_combine_stay_within_their_memory(addresses_build: Sanitized, lanes: int) -> None:
-    host = [ROOT / "src/ops/ep/dispatcher.cpp", ROOT / "src/core/context.cpp"]
+    host = [ROOT / "src/ops/ep/dispatcher.cpp", ROOT / "src/ops/ep/combine_plan.cpp", ROOT / "src/core/context.cpp"]
     program = addresses_build.program(HERE / "ep_main.cpp", host)
     kernels = addresses_build.kernels(lanes, sorted((ROOT / "src/ops/ep").glob("*.kernel.cpp")))
     for ranks, blocks in ((1, 1), (3, 2)):

@@ -17,7 +17,7 @@ from sanitized import ROOT, Sanitized, mutated, run
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 HERE = Path(__file__).parent
 EP_KERNELS = [ROOT / "src/ops/ep/ep_dispatch.kernel.cpp", ROOT / "src/ops/ep/ep_combine.kernel.cpp"]
-EP_HOST = [ROOT / "src/ops/ep/dispatcher.cpp", ROOT / "src/core/context.cpp"]
+EP_HOST = [ROOT / "src/ops/ep/dispatcher.cpp", ROOT / "src/ops/ep/combine_plan.cpp", ROOT / "src/core/context.cpp"]
 
 
 class Shape(NamedTuple):

@@ -11,6 +11,7 @@ docs/ep.md tells the protocol, and what can go wrong.
 
 from mori.ep._calls import trace_buffer
 from mori.ep._dispatcher import Dispatcher, combine, dispatch
+from mori.ep._ops import register_ops
 from mori.ep._recipe import RECIPES, Quantize
 from mori.ep._results import Received, RoutingHandle, Trimmed
 
@@ -23,6 +24,7 @@ __all__ = [
     "Trimmed",
     "combine",
     "dispatch",
+    "register_ops",
     "trace_buffer",
 ]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mori.ep._dispatcher import Dispatcher
     from mori.ep._results import Received, RoutingHandle
 
-__all__ = ["combine", "dispatch", "wanted"]
+__all__ = ["combine", "dispatch", "rows_here", "wanted", "weights_home", "zero_behind"]
 
 _WHOLE = _core.EP_SEND | _core.EP_RECEIVE
 
@@ -87,11 +87,11 @@ def _behind(routing: RoutingHandle, shape: Sequence[int], moe: Dispatcher) -> to
     return place - starts[group] >= counts[group]
 
 
-def _zero_behind(rows: torch.Tensor, routing: RoutingHandle, moe: Dispatcher) -> torch.Tensor:
+def zero_behind(rows: torch.Tensor, routing: RoutingHandle, moe: Dispatcher) -> torch.Tensor:
     return rows.masked_fill_(_behind(routing, rows.shape, moe).unsqueeze(-1), 0)
 
 
-def _rows_here(received: Received) -> torch.Tensor:
+def rows_here(received: Received) -> torch.Tensor:
     """bool [capacity, topk]: the selections of valid rows whose experts live on this rank."""
     import torch
 
@@ -106,7 +106,7 @@ def _slot_of(routing: RoutingHandle, here: torch.Tensor, nowhere: int) -> torch.
     return torch.where(here, routing.routes.long(), nowhere)
 
 
-def _weights_home(
+def weights_home(
     moe: Dispatcher, known: torch.Tensor, here: torch.Tensor, routing: RoutingHandle, active: torch.Tensor | None
 ) -> torch.Tensor:
     """float32 [tokens, topk] from what each rank knows about its selections, `known` [capacity, topk]."""
@@ -146,8 +146,8 @@ def _make() -> tuple[Any, Any]:
             received = call.received
             ctx.moe, ctx.routing, ctx.active = moe, call.handle, call.active
             # Not the result itself: it will hold what is returned here, and nothing could free the circle.
-            ctx.here = _rows_here(received) if ctx.needs_input_grad[1] else None
-            return _zero_behind(received.x, call.handle, moe), received.topk_weights
+            ctx.here = rows_here(received) if ctx.needs_input_grad[1] else None
+            return zero_behind(received.x, call.handle, moe), received.topk_weights
 
         @staticmethod
         @once_differentiable
@@ -157,7 +157,7 @@ def _make() -> tuple[Any, Any]:
             if ctx.needs_input_grad[0]:
                 grad_x = moe.combine(grad_rows.contiguous(), routing, release=False, active=ctx.active)
             if ctx.needs_input_grad[1]:
-                home = _weights_home(moe, grad_weights, ctx.here, routing, ctx.active)
+                home = weights_home(moe, grad_weights, ctx.here, routing, ctx.active)
             return grad_x, home, None, None
 
     class Combine(torch.autograd.Function):
@@ -177,11 +177,11 @@ def _make() -> tuple[Any, Any]:
             if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
                 came = moe.dispatch(grad_out.contiguous(), routing=routing, active=ctx.active)
                 grads = came.x[: ctx.shape[0]]
-                _zero_behind(grads, came.routing, moe)
-                here = _rows_here(came)
+                zero_behind(grads, came.routing, moe)
+                here = rows_here(came)
                 if ctx.needs_input_grad[1]:
                     products = _products(moe, came, ctx.saved_tensors[0], grads, here)
-                    home = _weights_home(moe, products, here, routing, ctx.active)
+                    home = weights_home(moe, products, here, routing, ctx.active)
                 if ctx.needs_input_grad[0]:
                     grad_rows = _weigh(moe, came, grads, here) if ctx.weighted else grads.clone()
                 came.release()

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mori import _core
 from mori.context import Context
-from mori.ep import _autograd
+from mori.ep import _autograd, _ops
 from mori.ep._calls import Call, CombineCall, DispatchCall
 from mori.ep._check import check_tensor
 from mori.ep._experts import CopyChooser, Placement, place
@@ -42,7 +44,8 @@ class Dispatcher:
         hidden]) or "grouped" (sorted by expert, each group beginning at a multiple of `align` rows).
     capacity: most rows a rank receives in one call (default: world_size x max_tokens, which cannot overflow).
     expert_capacity: most rows of one expert, layout expert (default: capacity). slots: length of the receive buffer
-        in rows, layout grouped (default: cannot overflow).
+        in rows, layout grouped (default: cannot overflow). zero_padding: write zeros behind the rows of each group up
+        to the next one, layout grouped; else what lies there is unspecified.
     live_results: how many results of dispatch may be alive at once.
     expert_map: for each expert the rank that holds it, or the ranks that hold a copy each (default: contiguous blocks,
         the first num_experts % world_size ranks one larger).
@@ -71,6 +74,7 @@ class Dispatcher:
         capacity: int | None = None,
         expert_capacity: int | None = None,
         slots: int | None = None,
+        zero_padding: bool = False,
         live_results: int = 2,
         expert_map: Sequence[int | Sequence[int]] | None = None,
         count_load: bool = False,
@@ -86,7 +90,7 @@ class Dispatcher:
             ctx.world_size, hidden, num_experts, topk=topk, max_tokens=max_tokens, dtype=dtype,
             combine_dtype=combine_dtype, scales=scales, capacity=capacity, live_results=live_results,
             expert_map=expert_map, layout=layout, align=align, expert_capacity=expert_capacity, slots=slots,
-            quantize=quantize,
+            zero_padding=zero_padding, quantize=quantize,
         )  # fmt: skip
         for name, value in (("blocks", blocks), ("warps", warps)):
             _launch_number(name, value)
@@ -146,6 +150,11 @@ class Dispatcher:
     @property
     def dtype(self) -> torch.dtype:
         return self.plan.dtype
+
+    @functools.cached_property
+    def number(self) -> int:
+        """By which torch.ops.mori.* know it, see mori.ep.register_ops."""
+        return _ops.enlist(self)
 
     @property
     def local_experts(self) -> int:
@@ -323,12 +332,23 @@ class Dispatcher:
         check_same(self.ctx.mesh, "mori.ep.set_expert_map", held, timeout=self.ctx.timeout)
         self.ctx.barrier()
         self._core.place_experts(list(placement.copy_rank))
-        if placement.replicated and self.chooser is None:
-            raise ConfigError("expert_map: the dispatcher was made for experts without copies")
         if self.chooser is not None:
             self.chooser.load(placement)
         self.placement = placement
         self.map_generation += 1
+        self.ctx.barrier()
+
+    def readmit(self) -> None:
+        """Brings ranks that were left out by `active` back into step: afterwards all may take part again. Collective
+        over all ranks, those too; waits for the stream and for all ranks; not capturable. No call may be half done."""
+        self._check_usable(DispatchCall)
+        self._check_usable(CombineCall)
+        self.ctx.barrier()
+        epochs = (ctypes.c_uint64 * 2)()
+        self.ctx.core_device.copy(ctypes.addressof(epochs), self._core.local_address, 16)
+        told = self.ctx.mesh.exchange("mori.ep.readmit", bytes(epochs), timeout=self.ctx.timeout)
+        counted = [(ctypes.c_uint64 * 2).from_buffer_copy(message.payload) for message in told]
+        self._core.start_at(max(c[0] for c in counted), max(c[1] for c in counted))
         self.ctx.barrier()
 
     # -- handles

@@ -75,7 +75,8 @@ class CopyChooser:
         index = torch.where(known, wide, self._experts)
         chosen = self._first[index] + self._turn[: len(wide)] % self._number[index]
         # An id that is refused must not become a copy that exists.
-        beyond = torch.where(wide < -1, wide, wide + len(self.expert_of))
+        largest = torch.iinfo(topk_ids.dtype).max - len(self.expert_of)
+        beyond = torch.where(wide < -1, wide, wide.clamp(max=largest) + (len(self.expert_of) - 1 - self._experts))
         return torch.where(known, chosen, torch.where(wide == -1, wide, beyond)).to(topk_ids.dtype)
 
     def experts(self, copies: torch.Tensor) -> torch.Tensor:

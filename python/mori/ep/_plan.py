@@ -42,6 +42,7 @@ class Plan:
     capacity: int
     expert_capacity: int
     slots: int
+    zero_padding: bool
     placement: Placement
 
     def core(self, world_size: int) -> _core.EpConfig:
@@ -77,6 +78,7 @@ class Plan:
             grouped_slots=self.slots if self.layout == "grouped" else 0,
             alignment=self.align,
             convert=convert,
+            **({"zero_padding": self.zero_padding} if "zero_padding" in str(_core.EpConfig.__init__.__doc__) else {}),
         )
 
     def digest(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ def make_plan(
     align: int | None,
     expert_capacity: int | None,
     slots: int | None,
+    zero_padding: bool,
     quantize: Quantize | str | None,
 ) -> Plan:
     """Raises ConfigError naming the argument, its value and what is allowed."""
@@ -143,6 +146,8 @@ def make_plan(
     capacity = most_rows if capacity is None else capacity
     if not isinstance(capacity, int) or not 1 <= capacity < 1 << 32:
         raise ConfigError(f"capacity={capacity!r} must be a number of rows, 1 to 2^32 - 1")
+    if not isinstance(zero_padding, bool) or (zero_padding and layout != "grouped"):
+        raise ConfigError(f"zero_padding={zero_padding!r} with layout={layout!r}: True belongs to layout grouped")
     placement = place(expert_map, num_experts, world_size)
     align, expert_capacity, slots = _slots(
         layout, align, expert_capacity, slots, capacity, most_rows, topk, placement.most_on_a_rank
@@ -153,7 +158,7 @@ def make_plan(
         scales=scales, recipe=recipe,
         received_scales=scales if recipe is None else (recipe.columns(hidden), recipe.scale_dtype),
         layout=layout, align=align, capacity=capacity, expert_capacity=expert_capacity, slots=slots,
-        placement=placement,
+        zero_padding=zero_padding, placement=placement,
     )  # fmt: skip
 
 

@@ -128,8 +128,8 @@ class Received:
     """Rows that a dispatch brought here, numbered by source rank, then by token. What lies behind the first `total`
     rows is unspecified.
 
-    x: layout rank: [capacity, hidden], a row each; expert: [local experts, expert_capacity, hidden], of which the first
-        expert_counts rows of each are valid; grouped: [slots, hidden], groups at expert_offsets, their padding zero.
+    x: layout rank: [capacity, hidden], a row each; expert: [local experts, expert_capacity, hidden]; grouped: [slots,
+        hidden], groups at expert_offsets. The first expert_counts rows of each expert are valid.
     scales: the same with columns for hidden, or None; with other strides where they are column-major.
     topk_ids: [capacity, topk] in the caller's type: global expert ids, -1 where the expert is on another rank.
     topk_weights: float32 [capacity, topk], or None.

@@ -170,8 +170,19 @@ MORI_DEVICE void warp_copy(void* to, const void* from, size_t bytes) {
     MORI_UNROLL
     for (int u = 0; u < kUnroll; ++u) store_streaming(d + i + u * kWarpSize, v[u]);
   }
+  constexpr int kRest = kUnroll / 2;  // predicated, so that a lane waits once for several loads
   MORI_NO_UNROLL
-  for (; i < n; i += kWarpSize) store_streaming(d + i, load_streaming(s + i));
+  for (; i < n; i += kRest * kWarpSize) {
+    vec16 v[kRest];
+    MORI_UNROLL
+    for (int u = 0; u < kRest; ++u) {
+      if (i + u * kWarpSize < n) v[u] = load_streaming(s + i + u * kWarpSize);
+    }
+    MORI_UNROLL
+    for (int u = 0; u < kRest; ++u) {
+      if (i + u * kWarpSize < n) store_streaming(d + i + u * kWarpSize, v[u]);
+    }
+  }
 #endif
 }
 

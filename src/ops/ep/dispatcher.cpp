@@ -21,6 +21,10 @@ constexpr uint32_t kMostBatch = 256;      // tokens that a block plans at a time
 constexpr uint32_t kChunkTokens = 16;     // whose copies the receiver makes while later ones are on their way
 constexpr uint32_t kSharedBytes = 47 << 10;  // of a block: what every GPU grants unasked
 
+// Two combine buffers, used in turn, save the wait for the peers at the beginning of a call; where they would
+// be large that wait is short beside the copy, and there is one.
+constexpr uint64_t kTwoBuffersBytes = 256 << 20;
+
 // What a rank may hope to find in a CPU's caches when it reads what was written to it.
 constexpr uint64_t kCacheBytes = 2 << 20;
 
@@ -149,12 +153,13 @@ Layout make_layout(const Config& c) {
   Walk heap;
   l.shared.announcements = heap.take(2 * 8 * ranks * announcement_words(c));
   l.shared.chunk_flags = heap.take(8 * ranks * kEpMaxChunks);
-  l.shared.combine_signal = heap.take(8 * ranks);
-  l.shared.combine_digest = heap.take(8 * ranks);
-  l.shared.credit_signal = heap.take(8 * ranks);
-  l.shared.combine_chunks = heap.take(8 * ranks * kEpMaxChunks);
+  const uint64_t combined_rows = uint64_t(c.max_tokens) * c.fan();
+  l.shared.combine_announcements = heap.take(2 * 8 * ranks);
+  l.shared.combine_flags = heap.take(2 * 8 * combined_rows);
   l.signal_bytes = heap.end;
-  l.shared.combine_rows = heap.take(uint64_t(c.max_tokens) * c.fan() * c.combine_row_bytes);
+  l.combine_bytes = combined_rows * c.combine_row_bytes;
+  l.combine_buffers = 2 * l.combine_bytes <= kTwoBuffersBytes ? 2 : 1;
+  l.shared.combine_rows = heap.take(l.combine_buffers * l.combine_bytes);
   uint64_t scale_bytes = 0;
   l.slots = c.slots();
   l.scale = make_scales(c, &scale_bytes);
@@ -214,9 +219,8 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
   if (config.world_size != context_->world().world_size) {
     throw ConfigError("world_size=" + std::to_string(config.world_size) + " is not the context's");
   }
-  for (uint64_t* offset :
-       {&shared_.announcements, &shared_.chunk_flags, &shared_.combine_signal, &shared_.combine_digest,
-        &shared_.credit_signal, &shared_.combine_chunks, &shared_.combine_rows, &shared_.receive}) {
+  for (uint64_t* offset : {&shared_.announcements, &shared_.chunk_flags, &shared_.combine_announcements,
+                           &shared_.combine_flags, &shared_.combine_rows, &shared_.receive}) {
     *offset += heap_offset;
   }
   core::Device& device = context_->device();
@@ -379,6 +383,10 @@ void Dispatcher::start_at(uint64_t dispatch_epoch, uint64_t combine_epoch) {
   const std::vector<uint64_t> seen(ranks * kEpMaxChunks, dispatch_epoch);
   device.copy(signals_ + layout_.shared.chunk_flags, reinterpret_cast<uint64_t>(seen.data()),
               8 * seen.size());
+  device.fill(signals_ + layout_.shared.combine_announcements, 0, 2 * 8 * ranks);
+  const std::vector<uint64_t> returned(2ull * config_.max_tokens * config_.fan(), combine_epoch);
+  device.copy(signals_ + layout_.shared.combine_flags, reinterpret_cast<uint64_t>(returned.data()),
+              8 * returned.size());
 }
 
 void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
@@ -392,13 +400,25 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.expert_rank = experts_.rank;
   a.out = call.out;
   a.bias = call.bias;
+  a.row_weights = call.row_weights;
+  a.active = call.options.active;
+  a.trace = call.options.trace;
   a.digest = digest_of({call.hidden, uint64_t(call.element)});
+  a.second_buffer = layout_.combine_buffers == 2 ? layout_.combine_bytes : 0;
+  a.second_flags = 8ull * config_.max_tokens * config_.fan();
+  a.placement = config_.placement;
   a.hidden = call.hidden;
   a.row_count = call.row_count;
+  a.phases = call.options.phases;
+  a.terms = 1 + a.fan + (config_.by_expert() ? a.topk : 0);
   const core::Function& kernel = *combine_kernels_[size_t(call.element)];
-  const uint64_t work = std::max<uint64_t>(uint64_t(call.tokens) * config_.fan(), kDefaultWarps * 8);
-  context_->device().launch(kernel, shape(kernel, work, call.options.blocks, 16 + 16 * config_.world_size, 0),
-                            stream, &a);
+  const bool cpu = context_->device().kind() == core::Kind::cpu;
+  const CombineTuning& t = combine_tuning;
+  const uint64_t work = combine_work(t, call.tokens, cpu);
+  const core::LaunchShape launch = shape(kernel, work, t.blocks != 0 ? t.blocks : call.options.blocks,
+                                         8 * (3 * config_.world_size + 4), 16 * a.terms);
+  plan_combine(a, t, launch, cpu);
+  context_->device().launch(kernel, launch, stream, &a);
 }
 
 }  // namespace mori::ep

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "src/core/context.hpp"
+#include "src/ops/ep/combine_plan.hpp"
 #include "src/ops/ep/ep_args.hpp"
 
 namespace mori::ep {
@@ -57,8 +58,10 @@ struct Layout {
   uint64_t heap_bytes = 0;     ///< symmetric memory of a dispatcher
   uint64_t routing_bytes = 0;  ///< of a routing handle
   uint64_t local_bytes = 0;    ///< private device memory
-  uint64_t slots = 0;          ///< payloads of a receive buffer
-  EpRoutingAddress routing;    ///< offsets of the parts of a routing handle
+  uint64_t combine_bytes = 0;  ///< of one combine buffer
+  uint64_t combine_buffers = 1;
+  uint64_t slots = 0;        ///< payloads of a receive buffer
+  EpRoutingAddress routing;  ///< offsets of the parts of a routing handle
 };
 /// Throws ConfigError naming the field, its value and what is allowed.
 Layout make_layout(const Config& config);
@@ -93,6 +96,7 @@ struct CombineCall {
   uint64_t routing;
   uint32_t tokens, id_bytes, hidden, row_count;
   Element element;
+  uint64_t row_weights = 0;  ///< of the received rows, in the layouts by expert: instead of weights and ids
   CallOptions options{};
 };
 
@@ -112,6 +116,7 @@ class Dispatcher {
   uint64_t local() const { return local_; }
   void dispatch(const DispatchCall& call, uint64_t stream);
   void combine(const CombineCall& call, uint64_t stream);
+  CombineTuning combine_tuning;  ///< for measuring; all 0 = chosen
   /// Makes the counters of this rank stand at these epochs, as if nothing later had come from anybody: for a
   /// rank that joins again, and for tests. Nothing may run meanwhile; barriers before and after are the
   /// caller's.

@@ -38,14 +38,12 @@ inline constexpr uint32_t kEpSend = 1, kEpReceive = 2;
 
 /// Where a dispatcher's symmetric objects lie: offsets in bytes from the start of the heap.
 struct EpShared {
-  uint64_t announcements;   ///< uint64_t[2][R][words]: half epoch & 1; line s is written by rank s
-  uint64_t chunk_flags;     ///< uint64_t[R][kEpMaxChunks]: signals, dispatch; line s is written by rank s
-  uint64_t combine_signal;  ///< uint64_t[R]
-  uint64_t combine_digest;  ///< uint64_t[R]
-  uint64_t credit_signal;   ///< uint64_t[R]
-  uint64_t combine_chunks;  ///< uint64_t[R][kEpMaxChunks]: combine; line s is written by rank s
-  uint64_t combine_rows;    ///< combine buffer
-  uint64_t receive;         ///< first receive buffer; the next begin receive_stride further
+  uint64_t announcements;  ///< uint64_t[2][R][words]: half epoch & 1; line s is written by rank s
+  uint64_t chunk_flags;    ///< uint64_t[R][kEpMaxChunks]: signals, dispatch; line s is written by rank s
+  uint64_t combine_announcements;  ///< uint64_t[2][R]: half epoch & 1; word s is written by rank s
+  uint64_t combine_flags;          ///< uint64_t[2][max_tokens * fan]: epoch in which each row came
+  uint64_t combine_rows;           ///< combine buffers, one or two
+  uint64_t receive;                ///< first receive buffer; the next begin receive_stride further
   uint64_t receive_stride;
 };
 
@@ -79,8 +77,10 @@ struct EpReceive {
 struct EpLocal {
   uint64_t dispatch_epoch;
   uint64_t combine_epoch;
-  uint32_t arrivals[4];  ///< dispatch: started, -; combine: two of its own
-  uint64_t reserved[4];
+  uint32_t arrivals[3];         ///< dispatch: started, -
+  uint32_t combine_started;     ///< blocks of the running combine that have read the epoch
+  uint64_t combine_tickets[2];  ///< next share of the sum, in calls of even and of odd epochs
+  uint64_t reserved[2];
 };
 static_assert(sizeof(EpLocal) == 64);
 
@@ -171,8 +171,8 @@ struct EpDispatchArgs {
 /// Times of a block in clock ticks, in this order; 0 = the block did not come there.
 enum EpTrace : uint32_t {
   kTraceStart = 0,
-  kTraceCounted = 1,    ///< dispatch: my counts are known and announced
-  kTracePlanned = 2,    ///< dispatch: every rank's counts are known
+  kTraceCounted = 1,    ///< dispatch: my counts are known and announced; combine: all ranks have announced
+  kTracePlanned = 2,    ///< dispatch: every rank's counts are known; combine: my routes are
   kTraceSent = 3,       ///< dispatch: rows written; combine: rows returned
   kTracePublished = 4,  ///< the flags of what was written are raised
   kTraceReceived = 5,   ///< everything I wait for has come
@@ -185,22 +185,36 @@ struct EpCombineArgs {
   EpShared shared;
   EpRoutingAddress routing;
   uint64_t local;        ///< EpLocal*
-  uint64_t rows;         ///< [received][hidden], contiguous: what goes back to the owners
+  uint64_t rows;         ///< [received or slots][hidden], contiguous: what goes back to the owners
   uint64_t out;          ///< [tokens][hidden]
   uint64_t bias;         ///< [tokens][hidden] added first, 0 = none
-  uint64_t weights;      ///< float [tokens][topk], 0 = unweighted
+  uint64_t weights;      ///< float [tokens][topk], of the tokens' owner, 0 = unweighted
   uint64_t ids;          ///< int32 or int64 [tokens][topk], only with weights
   uint64_t expert_rank;  ///< int32_t[num_experts], only with weights
+  uint64_t row_weights;  ///< float [capacity][topk], of the received rows: layouts by expert, 0 = unweighted
+  uint64_t active;       ///< uint64_t[1]: bit of each rank that takes part, 0 = all do
+  uint64_t trace;        ///< uint64_t[kEpMaxBlocks][kEpTraceWords], 0 = not traced
   uint64_t digest;       ///< of what must be equal on all ranks, but for the handle's epoch
   uint64_t stamp;        ///< that the handle must bear
-  uint32_t hidden;       ///< elements; the row is a multiple of 16 bytes
+  uint64_t second_buffer;  ///< bytes to the combine buffer of odd epochs, 0 = there is one buffer
+  uint64_t second_flags;   ///< bytes to the row flags of odd epochs
+  EpPlacement placement;   ///< of `rows`
+  uint32_t hidden;         ///< elements; the row is a multiple of 16 bytes
   uint32_t tokens;
   uint32_t topk;
   uint32_t id_bytes;
   uint32_t num_experts;
   uint32_t fan;
-  uint32_t large;
-  uint32_t row_count;  ///< of `rows`: at least as many as were received
+  uint32_t large;         ///< not 0: the payload is larger than a cache holds
+  uint32_t row_count;     ///< of `rows`: at least as many as were received
+  uint32_t phases;        ///< kEpSend | kEpReceive
+  uint32_t senders;       ///< blocks that return rows before they sum. 0 < senders
+  uint32_t sender_warps;  ///< warps that do in each of them, one unit each
+  uint32_t by_block;      ///< not 0: all warps of a sender return a unit together
+  uint32_t unit;          ///< rows that return at a time
+  uint32_t parts;         ///< in which a token's row is summed
+  uint32_t tickets;       ///< not 0: shares of the sum go to whoever comes first, else in turn
+  uint32_t terms;         ///< of a warp's list: 1 + fan, in the layouts by expert + topk
 };
 
 }  // namespace mori
