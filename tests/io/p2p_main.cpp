@@ -485,8 +485,8 @@ void time_pair(Lab& lab, const Region& a, const Region& b, const char* name) {
 void time_all(Lab& lab) {
   constexpr uint64_t kBytes = 600 << 20;
   const Region a = lab.on_gpu(0, kBytes), b = lab.on_gpu(1, kBytes), h = lab.on_host(kBytes);
-  for (const uint64_t below : {uint64_t(0), uint64_t(1) << 30}) {
-    for (const uint32_t grid : {32u, 64u, 128u, 264u}) {
+  for (const uint64_t below : {uint64_t(1) << 30, uint64_t(0)}) {
+    for (const uint32_t grid : {64u, 32u, 16u, 132u}) {
       if (below == 0 && grid != 64) continue;
       lab.backend = p2p::make_p2p({.kind = lab.kind,
                                    .kernel_dir = lab.kernel_dir,
