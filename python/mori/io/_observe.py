@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """What an engine counted and did, in the formats of other people's tools.
 
-    text = mori.io.prometheus(engine)                       # for a /metrics endpoint of yours
-    mori.io.write_trace("transfers.json", {"prefill": events})   # events of engine.take_trace(); ui.perfetto.dev opens it
+    text = mori.io.prometheus(engine)  # for a /metrics endpoint of yours
+    mori.io.write_trace("transfers.json", {"prefill": events})   # of engine.take_trace(), for ui.perfetto.dev
 
 Neither opens a port nor starts a thread.
 """

@@ -4,6 +4,7 @@
 
 #include "src/io/backends/loopback/loopback.hpp"
 #include "src/io/backends/p2p/p2p.hpp"
+#include "src/io/backends/rdma/rdma.hpp"
 #include "src/io/backends/shm/shm_backend.hpp"
 #include "src/io/backends/tcp/tcp.hpp"
 
@@ -21,6 +22,7 @@ std::unique_ptr<Backend> make_shm(Host& host, const BackendOptions& options) {
 constexpr BackendRow kTable[] = {
     {"shm", make_shm, true},
     {"p2p", p2p::make_backend, true},
+    {"rdma", rdma::make_backend, true},
     {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
