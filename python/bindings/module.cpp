@@ -7,6 +7,7 @@
 
 #include "mori/version.hpp"
 #include "src/core/errors.hpp"
+#include "src/io/errors.hpp"
 
 namespace py = pybind11;
 
@@ -16,6 +17,8 @@ void bind_topology(py::module_& module);
 void bind_context(py::module_& module);
 void bind_shmem(py::module_& module);
 void bind_ep(py::module_& module);
+void bind_io(py::module_& module);
+void bind_io_bench(py::module_& module);
 
 namespace {
 
@@ -31,6 +34,10 @@ void translate(std::exception_ptr pointer) {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const ConfigError& error) {
     raise("ConfigError", error);
+  } catch (const mori::io::TimeoutError& error) {
+    raise("TimeoutError", error);
+  } catch (const mori::io::PeerLost& error) {
+    raise("PeerLost", error);
   } catch (const TransportError& error) {
     raise("TransportError", error);
   } catch (const CapacityError& error) {
@@ -46,6 +53,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "C++ core of MoRI. Private: use the classes of mori.* instead.";
   module.attr("__version__") = mori::kVersion;
   py::register_local_exception_translator(translate);
-  for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_shmem, bind_ep})
+  for (auto* bind :
+       {bind_runtime, bind_memory, bind_topology, bind_context, bind_shmem, bind_ep, bind_io, bind_io_bench})
     bind(module);
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The command `mori`: measure, look at the machine, find out what is missing.
 
-    mori bench ep --ranks 4 --tokens 128       mori topo       mori doctor       mori env
+    mori bench ep --ranks 4 --tokens 128       mori bench io       mori topo       mori doctor       mori env
 
 Exit codes: 0 all went well, 1 a wrong result or a rank that failed, 2 a bad argument, named in the message.
 What a command does is in the module it imports when it runs, so that `mori env` stays quick.
@@ -11,13 +11,14 @@ What a command does is in the module it imports when it runs, so that `mori env`
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
-    from .bench import EpSettings, Report
+    from .bench import Report
 
 __all__ = ["app", "main"]
 
@@ -97,7 +98,7 @@ def bench_ep(
     timeout: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 120.0,
 ) -> None:
     """Expert-parallel dispatch and combine: time, bytes, limit, every result compared bit for bit."""
-    from .bench import EpSettings
+    from .bench import EpSettings, run_ep
     from .errors import ConfigError
 
     try:
@@ -107,38 +108,150 @@ def bench_ep(
             peers=tuple(dict.fromkeys(peer.strip() for peer in peers.split(",") if peer.strip())),
             timeout_s=timeout, seed=seed,
         )  # fmt: skip
-        for name, file in (("json", json), ("plot", plot)):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise ConfigError(f"{name}={file}: there is no folder {file.absolute().parent}")
-        if plot is not None:
-            from .bench import plot as picture
-
-            picture.require()
+        _check_files(json, plot)
     except ConfigError as error:
         _refuse(error)
-    report = _run(settings)
+    report = _run(lambda pulse: run_ep(settings, pulse=pulse))
     if report is None:
         return  # another rank of torchrun tells
-    _show(report)
-    if json is not None:
-        from .bench.report import write_json
+    from .bench.report import table, write_json
 
+    _show(report, table(report))
+    if json is not None:
         write_json(report, json)
     if plot is not None:
+        from .bench import plot as picture
+
         picture.draw(report, plot)
 
 
-def _run(settings: EpSettings) -> Report | None:
+@bench.command("io")
+def bench_io(
+    backend: Annotated[
+        str, typer.Option(metavar="auto|shm|vm|tcp|rdma|p2p|file", help="What carries the bytes. vm: process_vm.")
+    ] = "auto",
+    op: Annotated[str, typer.Option(metavar="write|read|write,read", help="From the initiator's side.")] = "write,read",
+    block_size: Annotated[
+        str, typer.Option(metavar="BYTES[,BYTES]", help="Sizes of blocks, such as 4K,64K,1M: multiples of 8.")
+    ] = "4K,64K,1M",
+    batch: Annotated[
+        str,
+        typer.Option(
+            metavar="N[,N]",
+            help="Blocks of a transfer. Default: 1 and 1000, of large blocks as many as make 256 MiB.",
+            show_default=False,
+        ),
+    ] = "",
+    contiguous: Annotated[
+        bool, typer.Option("--contiguous", help="Neighbouring blocks, which can be merged, instead of random ones.")
+    ] = False,
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="host|gpu|host-gpu|gpu-host",
+            help="Of the initiator and of the target. Default: gpu for --backend p2p, else host.",
+            show_default=False,
+        ),
+    ] = "",
+    peers: Annotated[
+        str,
+        typer.Option(
+            metavar="nixl,mooncake,perftest,fio",
+            help="Measure these too, in the same run on the same blocks.",
+            show_default=False,
+        ),
+    ] = "",
+    iters: Annotated[int, typer.Option(help="Timed turns of each implementation in each case.")] = 9,
+    warmup: Annotated[int, typer.Option(help="Turns before those.")] = 2,
+    serve: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS:PORT", help="Be the target of another machine's --host.", show_default=False),
+    ] = "",
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS:PORT", help="Where another machine serves the target.", show_default=False),
+    ] = "",
+    folder: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the file of --backend file lies.", show_default=False)
+    ] = "",
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report there.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw it there (needs matplotlib).", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of data and of the choice of blocks.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 300.0,
+) -> None:
+    """Transfers of blocks between two processes: latency, GB/s and limit, every transfer verified."""
+    from .bench import IoSettings, run_io
+    from .bench.io_settings import parse_bytes
+    from .errors import ConfigError
+
+    def words(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+    try:
+        if serve:
+            from .bench.io_serve import serve_targets
+
+            return serve_targets(serve, said=typer.echo)
+        settings = IoSettings(
+            backend=backend, ops=words(op), block_bytes=tuple(parse_bytes(size) for size in words(block_size)),
+            batch=tuple(_number("batch", count) for count in words(batch)), contiguous=contiguous, memory=memory,
+            peers=words(peers), iters=iters, warmup=warmup, host=host, folder=folder, seed=seed, timeout_s=timeout,
+        )  # fmt: skip
+        _check_files(json, plot)
+    except ConfigError as error:
+        _refuse(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    report = _run(lambda pulse: run_io(settings, pulse=pulse))
+    if report is None:
+        return
+    from .bench import io_report
+    from .bench.report import write_json
+
+    _show(report, io_report.io_table(report))
+    if json is not None:
+        write_json(report, json)
+    if plot is not None:
+        io_report.draw(report, plot)
+
+
+def _number(name: str, text: str) -> int:
+    from .errors import ConfigError
+
+    if not text.isdigit():
+        raise ConfigError(f"{name}={text!r} is not a whole number")
+    return int(text)
+
+
+def _check_files(json: Path | None, plot: Path | None) -> None:
+    """What would fail after the run is refused before it."""
+    from .errors import ConfigError
+
+    for name, file in (("json", json), ("plot", plot)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ConfigError(f"{name}={file}: there is no folder {file.absolute().parent}")
+    if plot is not None:
+        from .bench import plot as picture
+
+        picture.require()
+
+
+def _run(bench: Callable[[str], Report | None]) -> Report | None:
     from rich.console import Console
 
-    from .bench import progress, run_ep
+    from .bench import progress
     from .bench.verify import Mismatch
     from .errors import ConfigError, MoriError
 
     errors = Console(stderr=True)
     try:
         with progress.draw(errors) as pulse:
-            return run_ep(settings, pulse=pulse)
+            return bench(pulse)
     except ConfigError as error:
         _refuse(error)
     except Mismatch as error:
@@ -151,18 +264,14 @@ def _run(settings: EpSettings) -> Report | None:
     raise typer.Exit(1)
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, table: Any) -> None:
     from rich.console import Console
 
-    from .bench.report import table
-
     console = Console()
-    console.print(table(report))
+    console.print(table)
     meta = report.meta
-    console.print(
-        f"{meta.machine}; routing: {meta.routing}; {meta.mode}; every result verified bit for bit",
-        highlight=False,
-    )
+    routing = f"routing: {meta.routing}; " if meta.routing else ""
+    console.print(f"{meta.machine}; {routing}{meta.mode}; every result verified bit for bit", highlight=False)
     for note in meta.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
 

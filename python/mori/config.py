@@ -74,6 +74,7 @@ def _lanes(text: str) -> int:
     return {"1": 1, "32": 32, "64": 64}[text.strip()]
 
 
+_HIDDEN = ("io_secret",)  # never printed
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -139,6 +140,20 @@ class Config:
         str,
         "address",
         "Address at which `unique_id()` listens and others reach it; empty means this host only (127.0.0.1).",
+    )
+    io_secret: str = _variable(
+        "MORI_IO_SECRET",
+        "",
+        str,
+        "text, at least 16 bytes",
+        "Shared secret of transfer engines; without one they take only loopback addresses.",
+    )
+    io_allow_insecure: bool = _variable(
+        "MORI_IO_ALLOW_INSECURE",
+        False,
+        _switch,
+        "0 or 1",
+        "Transfer engines take other addresses without a secret, too: whoever reaches the port may connect.",
     )
 
 
@@ -214,7 +229,7 @@ def print_env(*, as_json: bool = False, file: IO[str] | None = None) -> None:
     rows = [
         {
             "name": v.name,
-            "value": getattr(settings, v.field),
+            "value": "(hidden)" if v.field in _HIDDEN and getattr(settings, v.field) else getattr(settings, v.field),
             "default": v.default,
             "set": bool(os.environ.get(v.name)),
             "takes": v.form,

@@ -3,14 +3,18 @@
 //
 // A libamdhip64 of two pretended gfx942 GPUs whose memory is this machine's: enough of the public interface
 // to run MoRI's HIP driver table, and nothing else. It checks what it is given, and says in fake_report()
-// what it was asked. FAKE_HIP_VERSION chooses the release it plays.
+// what it was asked. FAKE_HIP_VERSION chooses the release it plays. What is queued on a stream happens
+// FAKE_HIP_DELAY_US after the event behind it was recorded, when somebody asks for the event.
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -18,7 +22,9 @@ enum {
   kInvalid = 1,
   kNoMemory = 2,
   kInvalidDevice = 101,
+  kNotReady = 600,
   kAlreadyEnabled = 704,
+  kAlreadyRegistered = 712,
   kNotSupported = 801
 };
 enum { kWarp = 64, kUnits = 304, kGranularity = 2 << 20 };
@@ -30,6 +36,7 @@ static int fail(int code) { return last_error = code; }
 static char report[4096];
 static void note(const char* format, ...) {
   size_t used = strlen(report);
+  if (used > sizeof(report) - 64) return;
   va_list list;
   va_start(list, format);
   vsnprintf(report + used, sizeof(report) - used, format, list);
@@ -101,10 +108,11 @@ int hipDeviceEnablePeerAccess(int d, unsigned flags) {
   return enabled++ ? fail(kAlreadyEnabled) : kOk;
 }
 
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
   void* base;
   size_t bytes;
-  int owner, shared;
+  int owner, fd;
 } blocks[256];
 static int find(const void* p) {
   for (int i = 0; i < 256; ++i)
@@ -113,28 +121,34 @@ static int find(const void* p) {
       return i;
   return -1;
 }
-static int take(void** p, size_t n, int shared) {
+// Memory is a memfd, so that another process can open it by its handle.
+static int take(void** p, size_t n) {
   if (n > (size_t)1 << 34) return fail(kNoMemory);
-  if (posix_memalign(p, 4096, n ? n : 1)) return fail(kNoMemory);
+  if (n == 0) n = 1;
+  int fd = memfd_create("fake-gpu", MFD_CLOEXEC);
+  if (fd < 0 || ftruncate(fd, n)) return fail(kNoMemory);
+  *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (*p == MAP_FAILED) return close(fd), fail(kNoMemory);
   memset(*p, 0xEE, n);
-  for (int i = 0; i < 256; ++i) {
-    if (blocks[i].base) continue;
-    blocks[i].base = *p, blocks[i].bytes = n, blocks[i].owner = device, blocks[i].shared = shared;
-    return kOk;
-  }
-  return fail(kNoMemory);
+  pthread_mutex_lock(&lock);
+  int i = 0;
+  while (i < 256 && blocks[i].base) ++i;
+  if (i < 256) blocks[i].base = *p, blocks[i].bytes = n, blocks[i].owner = device, blocks[i].fd = fd;
+  pthread_mutex_unlock(&lock);
+  return i < 256 ? kOk : fail(kNoMemory);
 }
-int hipMalloc(void** p, size_t n) { return take(p, n, 0); }
+int hipMalloc(void** p, size_t n) { return take(p, n); }
 int hipExtMallocWithFlags(void** p, size_t n, unsigned flags) {
   note("malloc-flags=%u;", flags);
   if (flags == 3 && getenv("FAKE_HIP_NO_UNCACHED")) return fail(kInvalid);
-  return take(p, n, 1);
+  return take(p, n);
 }
 int hipFree(void* p) {
   int i = find(p);
   if (i < 0 || blocks[i].base != p) return fail(kInvalid);
+  munmap(p, blocks[i].bytes);
+  close(blocks[i].fd);
   blocks[i].base = NULL;
-  free(p);
   return kOk;
 }
 int hipMemset(void* p, int value, size_t n) { return memset(p, value, n), kOk; }
@@ -146,6 +160,30 @@ int hipHostMalloc(void** p, size_t n, unsigned flags) {
 }
 int hipHostGetDevicePointer(void** d, void* p, unsigned flags) { return (void)flags, *d = p, kOk; }
 int hipHostFree(void* p) { return free(p), kOk; }
+static struct {
+  char* base;
+  size_t bytes;
+} pinned[256];
+int fake_pinned(void) {
+  int n = 0;
+  for (int i = 0; i < 256; ++i) n += pinned[i].base != NULL;
+  return n;
+}
+int hipHostRegister(void* p, size_t n, unsigned flags) {
+  if (flags != 3 || (uintptr_t)p % 4096 || n % 4096) return fail(kInvalid);
+  int spare = -1;
+  for (int i = 0; i < 256; ++i) {
+    if (!pinned[i].base) spare = i;
+    if (pinned[i].base && (char*)p < pinned[i].base + pinned[i].bytes && pinned[i].base < (char*)p + n)
+      return fail(kAlreadyRegistered);
+  }
+  return spare < 0 ? fail(kNoMemory) : (pinned[spare].base = p, pinned[spare].bytes = n, kOk);
+}
+int hipHostUnregister(void* p) {
+  for (int i = 0; i < 256; ++i)
+    if (pinned[i].base == p) return pinned[i].base = NULL, kOk;
+  return fail(kInvalid);
+}
 int hipMemGetAddressRange(void** base, size_t* n, void* p) {
   int i = find(p);
   return i < 0 ? fail(kInvalid) : (*base = blocks[i].base, *n = blocks[i].bytes, kOk);
@@ -160,42 +198,134 @@ int hipPointerGetAttribute(void* value, int id, void* p) {
 struct Handle {
   char bytes[64];
 };
-static int opened = 0;
+struct Content {
+  int pid, fd;
+  uint64_t address, bytes;
+};
+static void* opened[256];
 int hipIpcGetMemHandle(struct Handle* h, void* p) {
   int i = find(p);
   if (i < 0 || blocks[i].base != p) return fail(kInvalid);
+  struct Content c = {getpid(), blocks[i].fd, (uint64_t)p, blocks[i].bytes};
   memset(h, 0x5A, sizeof(*h));
-  memcpy(h->bytes, &p, sizeof(p));
+  memcpy(h->bytes, &c, sizeof(c));
   return kOk;
 }
 int hipIpcOpenMemHandle(void** p, struct Handle h, unsigned flags) {
-  if (flags != 1 || h.bytes[63] != 0x5A || opened)
-    return fail(kInvalid);  // a second open of one handle is refused
+  struct Content c;
+  memcpy(&c, h.bytes, sizeof(c));
+  if (flags != 1 || h.bytes[63] != 0x5A) return fail(kInvalid);
+  int spare = -1;
+  for (int i = 0; i < 256; ++i) {
+    if (opened[i] == (void*)c.address && c.pid == getpid()) return fail(kInvalid);  // a second time
+    if (!opened[i]) spare = i;
+  }
+  *p = (void*)c.address;
+  if (c.pid != getpid()) {
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", c.pid, c.fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return fail(kInvalid);
+    *p = mmap(NULL, c.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (*p == MAP_FAILED) return fail(kNoMemory);
+  }
   note("ipc-open;");
-  opened = 1;
-  return memcpy(p, h.bytes, sizeof(*p)), kOk;
+  opened[spare] = *p;
+  return kOk;
 }
-int hipIpcCloseMemHandle(void* p) { return (void)p, opened = 0, note("ipc-close;"), kOk; }
+int hipIpcCloseMemHandle(void* p) {
+  for (int i = 0; i < 256; ++i)
+    if (opened[i] == p) return opened[i] = NULL, note("ipc-close;"), kOk;
+  return fail(kInvalid);
+}
 
-int hipStreamCreateWithFlags(void** s, unsigned flags) {
-  return flags == 1 ? (*s = malloc(1), kOk) : fail(kInvalid);
+// What is queued waits until its event is asked for; a kernel's table is read only then.
+struct Piece {
+  uint64_t to, from, bytes;
+};
+struct Copies {
+  uint64_t pieces, count;
+  struct Piece inlined[8];
+};
+struct Op {
+  struct Copies copies;
+};
+struct Stream {
+  struct Op* ops;
+  size_t begin, end;
+};
+struct Event {
+  struct Stream* stream;
+  size_t end;
+  int64_t due_ns;
+};
+static int64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
-int hipStreamDestroy(void* s) { return free(s), kOk; }
-int hipStreamSynchronize(void* s) { return (void)s, kOk; }
+static void queue(struct Stream* s, const struct Copies* copies) {
+  s->ops = realloc(s->ops, (s->end + 1) * sizeof(struct Op));
+  s->ops[s->end++].copies = *copies;
+}
+static void run(struct Stream* s, size_t end) {
+  for (; s->begin < end; ++s->begin) {
+    const struct Copies* c = &s->ops[s->begin].copies;
+    const struct Piece* pieces = c->count <= 8 ? c->inlined : (const struct Piece*)c->pieces;
+    for (uint64_t i = 0; i < c->count; ++i)
+      memcpy((void*)pieces[i].to, (const void*)pieces[i].from, pieces[i].bytes);
+  }
+}
+int hipMemcpyAsync(void* to, const void* from, size_t n, int kind, void* stream) {
+  if (kind != 4 || !stream) return fail(kInvalid);
+  const char* broken = getenv("FAKE_HIP_FAIL_COPY");
+  if (broken && n == (size_t)atoll(broken)) return fail(kInvalid);
+  struct Copies c = {0, 1, {{(uint64_t)to, (uint64_t)from, n}}};
+  return queue(stream, &c), kOk;
+}
+int hipEventCreateWithFlags(void** e, unsigned flags) {
+  return flags == 2 ? (*e = calloc(1, sizeof(struct Event)), kOk) : fail(kInvalid);
+}
+int hipEventDestroy(void* e) { return free(e), kOk; }
+int hipEventRecord(struct Event* e, void* stream) {
+  const char* delay = getenv("FAKE_HIP_DELAY_US");
+  e->stream = stream, e->end = e->stream->end;
+  e->due_ns = now_ns() + (delay ? atoll(delay) * 1000 : 0);
+  return kOk;
+}
+int hipEventQuery(struct Event* e) {
+  if (now_ns() < e->due_ns) return fail(kNotReady);
+  return run(e->stream, e->end), kOk;
+}
+int hipStreamCreateWithFlags(void** s, unsigned flags) {
+  return flags == 1 ? (*s = calloc(1, sizeof(struct Stream)), kOk) : fail(kInvalid);
+}
+int hipStreamDestroy(void* s) { return free(((struct Stream*)s)->ops), free(s), kOk; }
+int hipStreamSynchronize(void* s) { return s ? run(s, ((struct Stream*)s)->end) : (void)0, kOk; }
 int hipDeviceSynchronize(void) { return kOk; }
 
 int hipModuleLoadData(void** m, const void* image) {
   return memcmp(image, "FAKE", 4) ? fail(200) : (*m = (void*)image, kOk);
 }
 int hipModuleGetFunction(void** f, void* m, const char* name) {
-  return (void)m, strcmp(name, "fake_add") ? fail(500) : (*f = (void*)0xF00, kOk);
+  (void)m;
+  if (!strcmp(name, "io_copy")) return *f = (void*)0xF01, kOk;
+  return strcmp(name, "fake_add") ? fail(500) : (*f = (void*)0xF00, kOk);
 }
-// The one kernel: {uint64 address, uint64 value}: adds value to *address once for each lane of the grid.
+// Kernels: io_copy of the transfer engine, and one of the tests'. {uint64 address, uint64 value}: adds value
+// to *address once for each lane of the grid.
 int hipModuleLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                           unsigned bz, unsigned shared, void* stream, void** params, void** extra) {
-  if (f != (void*)0xF00 || params || !extra || extra[0] != (void*)1 || extra[2] != (void*)2 ||
-      extra[4] != (void*)3 || gy * gz * by * bz != 1 || bx % kWarp || bx > 1024 || shared > 65536)
+  if ((f != (void*)0xF00 && f != (void*)0xF01) || params || !extra || extra[0] != (void*)1 ||
+      extra[2] != (void*)2 || extra[4] != (void*)3 || gy * gz * by * bz != 1 || bx % kWarp || bx > 1024 ||
+      shared > 65536)
     return fail(kInvalid);
+  if (f == (void*)0xF01) {
+    if (*(size_t*)extra[3] != sizeof(struct Copies) || !stream) return fail(kInvalid);
+    note("copy;");
+    return queue(stream, extra[1]), kOk;
+  }
   if (*(size_t*)extra[3] != 16) return fail(kInvalid);
   uint64_t args[2];
   memcpy(args, extra[1], 16);

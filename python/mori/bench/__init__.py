@@ -11,8 +11,10 @@ What is counted and how it is timed: docs/benchmark.md.
 
 from __future__ import annotations
 
+from .io_run import run_io
+from .io_settings import IoSettings
 from .launch import run_ep
 from .report import Report, Row
 from .settings import EpSettings
 
-__all__ = ["EpSettings", "Report", "Row", "run_ep"]
+__all__ = ["EpSettings", "IoSettings", "Report", "Row", "run_ep", "run_io"]

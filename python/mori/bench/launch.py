@@ -10,10 +10,7 @@ the same time and ranks wait for each other inside kernels.
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +21,7 @@ from .. import config
 from ..errors import ConfigError
 from . import peers
 from .ep import OPS, Extra, Opener, RankResult, open_mori, run_rank
+from .machine import commit, machine, version
 from .report import Meta, Report, Row, build_row
 from .settings import EpSettings
 from .statistics import Spans, Traffic, gbps, slowest_us, summarise, traffic
@@ -177,9 +175,9 @@ def _meta(
     paths = {"cpu": "memcpy from private memory into the peers' mapped shared memory"}
     limit = paths.get(settings.device, "copy_ into the peers' memory" if gpus > 1 else "copy_ within one GPU's memory")
     return Meta(
-        commit=_commit(),
+        commit=commit(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        machine=f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        machine=machine(),
         device=device,
         ranks=settings.ranks,
         mode=mode,
@@ -191,7 +189,7 @@ def _meta(
         seed=settings.seed,
         clock="host" if settings.device == "cpu" else "events",
         cores=os.cpu_count() or 1,
-        version=_version(),
+        version=version(),
         torch=str(torch.__version__),
         gpus=gpus or None,
         limit=limit if has_limit else None,
@@ -205,35 +203,3 @@ def _gpu_count() -> int:
     except ImportError:
         raise ConfigError("device='cuda': torch is not installed") from None
     return int(torch.cuda.device_count())
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("mori-comm")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _commit() -> str:
-    """The commit of the checkout that this file lies in, with "+" if changed; empty outside of one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        found = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

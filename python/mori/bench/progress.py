@@ -19,7 +19,7 @@ from typing import Any
 
 __all__ = ["PHASES", "Pulse", "draw"]
 
-PHASES = ("starting ranks", "verifying", "dispatch and combine", "round trip", "peers", "done")
+PHASES = ("starting ranks", "verifying", "dispatch and combine", "round trip", "transfers", "peers", "done")
 _FIELDS = struct.Struct("<III")  # phase, steps done, steps to do
 
 

@@ -23,11 +23,8 @@ class Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_onl
     """One measured operation of one implementation."""
 
     impl: str
-    op: str  # dispatch, combine, round_trip
-    dtype: str
+    op: str  # dispatch, combine, round_trip; write, read
     ranks: int
-    tokens: int  # per rank
-    hidden: int
     median_us: float  # of the slowest rank in each iteration, as are p10_us and p90_us
     p10_us: float
     p90_us: float
@@ -36,6 +33,15 @@ class Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_onl
     algo_gbps: float
     wire_gbps: float
     verified: bool
+    dtype: str | None = None
+    tokens: int | None = None  # per rank
+    hidden: int | None = None
+    block_bytes: int | None = None
+    batch: int | None = None  # blocks of a transfer
+    blocks: str | None = None  # random or contiguous
+    backend: str | None = None  # how bytes travelled
+    p99_us: float | None = None
+    samples: int | None = None  # transfers that were timed
     limit_gbps: float | None = None
     ratio: float | None = None
     sms: int | None = None
@@ -51,16 +57,16 @@ class Meta(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_on
     device: str
     ranks: int
     mode: str  # processes, threads, torchrun
-    topk: int
-    experts: int
-    layout: str
-    routing: str
     iters: int
     seed: int
     clock: str  # host or events
     cores: int
     version: str
-    torch: str
+    topk: int | None = None
+    experts: int | None = None
+    layout: str | None = None
+    routing: str | None = None
+    torch: str | None = None
     gpus: int | None = None
     limit: str | None = None  # what was copied to find the limit
     notes: list[str] = []

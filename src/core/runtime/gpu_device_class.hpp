@@ -176,11 +176,13 @@ class GpuDevice final : public Device {
   }
   void enable_access(uint64_t address);
 
+  const GpuDriver& driver() const { return driver_; }
+  Current activate() const { return Current(driver_, ordinal_, context_); }
+
  private:
   static constexpr unsigned kNonBlocking = 1;  ///< streams that do not wait for the default stream
   static constexpr size_t kIpcGranularity = 2 << 20;
 
-  Current activate() const { return Current(driver_, ordinal_, context_); }
   void check(Status status, const std::string& action) const {
     if (status != 0) gpu_fail(driver_, status, action);
   }

@@ -21,7 +21,9 @@ namespace mori::core {
 
 using Status = int;
 inline constexpr Status kOutOfMemory = 2;           // in both interfaces
+inline constexpr Status kNotReady = 600;            // in both interfaces
 inline constexpr Status kPeerAlreadyEnabled = 704;  // in both interfaces
+inline constexpr Status kAlreadyRegistered = 712;   // in both interfaces
 
 /// CUmemAllocationProp, hipMemAllocationProp.
 struct MappedProperties {
@@ -95,15 +97,22 @@ struct GpuDriver {
   Status (*stream_destroy)(uint64_t stream);
   Status (*stream_synchronize)(uint64_t stream);
   Status (*device_synchronize)();
+  Status (*event_create)(uint64_t* event, unsigned flags);
+  Status (*event_destroy)(uint64_t event);
+  Status (*event_record)(uint64_t event, uint64_t stream);
+  Status (*event_query)(uint64_t event);  ///< kNotReady while work in front of it runs
 
   Status (*malloc)(uint64_t* address, size_t bytes);
   Status (*malloc_shared)(uint64_t* address, size_t bytes);  ///< coherent for peers that write into it
   Status (*free)(uint64_t address);
   Status (*memset)(uint64_t address, int value, size_t bytes);
   Status (*memcpy)(uint64_t to, uint64_t from, size_t bytes);
+  Status (*memcpy_async)(uint64_t to, uint64_t from, size_t bytes, uint64_t stream);
   Status (*host_malloc)(void** host, size_t bytes, unsigned flags);
   Status (*host_address)(uint64_t* device, void* host, unsigned flags);
   Status (*host_free)(void* host);
+  Status (*host_register)(void* host, size_t bytes, unsigned flags);
+  Status (*host_unregister)(void* host);
   Status (*address_range)(uint64_t* base, size_t* bytes, uint64_t address);
   Status (*pointer_attribute)(void* value, int attribute, uint64_t address);
 

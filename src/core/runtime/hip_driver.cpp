@@ -37,6 +37,7 @@ struct {
   Status (*set_device)(int);
   Status (*enable_peer)(int, unsigned);
   Status (*copy)(uint64_t, uint64_t, size_t, int);
+  Status (*copy_async)(uint64_t, uint64_t, size_t, int, uint64_t);
   Status (*malloc_with_flags)(uint64_t*, size_t, unsigned);
   Status (*properties)(void*, int);  // hipGetDevicePropertiesR0600: the struct's layout since ROCm 6
   Status (*attribute)(int*, int, int);
@@ -141,6 +142,9 @@ std::string load(GpuDriver& d) {
   d.memcpy = [](uint64_t to, uint64_t from, size_t bytes) {
     return hip.copy(to, from, bytes, kMemcpyDefault);
   };
+  d.memcpy_async = [](uint64_t to, uint64_t from, size_t bytes, uint64_t stream) {
+    return hip.copy_async(to, from, bytes, kMemcpyDefault, stream);
+  };
 
   symbols.need(hip.error_string, "hipGetErrorString");
   symbols.need(hip.last_error, "hipGetLastError");
@@ -148,6 +152,7 @@ std::string load(GpuDriver& d) {
   symbols.need(hip.set_device, "hipSetDevice");
   symbols.need(hip.enable_peer, "hipDeviceEnablePeerAccess");
   symbols.need(hip.copy, "hipMemcpy");
+  symbols.need(hip.copy_async, "hipMemcpyAsync");
   symbols.need(hip.malloc_with_flags, "hipExtMallocWithFlags");
   symbols.need(hip.properties, "hipGetDevicePropertiesR0600");
   symbols.need(hip.attribute, "hipDeviceGetAttribute");
@@ -167,12 +172,18 @@ std::string load(GpuDriver& d) {
   symbols.need(d.stream_destroy, "hipStreamDestroy");
   symbols.need(d.stream_synchronize, "hipStreamSynchronize");
   symbols.need(d.device_synchronize, "hipDeviceSynchronize");
+  symbols.need(d.event_create, "hipEventCreateWithFlags");
+  symbols.need(d.event_destroy, "hipEventDestroy");
+  symbols.need(d.event_record, "hipEventRecord");
+  symbols.need(d.event_query, "hipEventQuery");
   symbols.need(d.malloc, "hipMalloc");
   symbols.need(d.free, "hipFree");
   symbols.need(d.memset, "hipMemset");
   symbols.need(d.host_malloc, "hipHostMalloc");
   symbols.need(d.host_address, "hipHostGetDevicePointer");
   symbols.need(d.host_free, "hipHostFree");
+  symbols.need(d.host_register, "hipHostRegister");
+  symbols.need(d.host_unregister, "hipHostUnregister");
   symbols.need(d.address_range, "hipMemGetAddressRange");
   symbols.need(d.pointer_attribute, "hipPointerGetAttribute");
   symbols.need(d.ipc_get, "hipIpcGetMemHandle");

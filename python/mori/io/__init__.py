@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""Blocks of memory between processes: KV caches, weights, anything.
+
+    engine = mori.io.IOEngine("prefill")
+    memory = engine.register_buffer(array)
+    engine.register_remote_engine(peer)                 # an EngineDesc that came by your own means
+    session = engine.create_session(memory, remote)     # and a MemoryDesc
+    session.batch_write(local_offsets, remote_offsets, sizes).wait(timeout_s=5)
+
+docs/io_guide.md is the guide. Needs no GPU, no NIC and no torch.
+"""
+
+from __future__ import annotations
+
+from mori._core.io import BackendType as BackendType
+from mori._core.io import MemoryLocationType as MemoryLocationType
+from mori._core.io import PollCqMode as PollCqMode
+from mori._core.io import PreparedTransfer as PreparedTransfer
+from mori._core.io import StatusCode as StatusCode
+from mori._core.io import Strided as Strided
+from mori._core.io import TransferStatus as TransferStatus
+
+from ._configs import FabricBackendConfig, IOEngineConfig, RdmaBackendConfig, XgmiBackendConfig
+from ._descriptors import EngineDesc, MemoryDesc
+from ._engine import IOEngine, Notification, TraceEvent
+from ._session import Explanation, IOEngineSession, Route
+
+__all__ = [
+    "BackendType",
+    "EngineDesc",
+    "Explanation",
+    "FabricBackendConfig",
+    "IOEngine",
+    "IOEngineConfig",
+    "IOEngineSession",
+    "MemoryDesc",
+    "MemoryLocationType",
+    "Notification",
+    "PollCqMode",
+    "PreparedTransfer",
+    "RdmaBackendConfig",
+    "Route",
+    "StatusCode",
+    "Strided",
+    "TraceEvent",
+    "TransferStatus",
+    "XgmiBackendConfig",
+    "set_log_level",
+]
+
+
+def set_log_level(level: str) -> None:
+    """Level of the logger `mori.io`: debug, info, warning, error or critical."""
+    import logging
+
+    from ..errors import ConfigError
+
+    names = ("debug", "info", "warning", "error", "critical")
+    if str(level).lower() not in names:
+        raise ConfigError(f"level={level!r}; it is one of {', '.join(names)}")
+    logging.getLogger("mori.io").setLevel(str(level).upper())

@@ -1,0 +1,285 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// Which memories p2p reaches, and who looks at the jobs under way: the submitter queues the first windows, a
+// waiter looks for 50 us (spinning, since small transfers take less than a sleep), and one thread looks from
+// then on, the less often the longer a job takes. The thread sleeps while there are no jobs.
+#include "src/io/backends/p2p/p2p.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <list>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "src/core/runtime/gpu_device.hpp"
+#include "src/io/backends/p2p/p2p_memory.hpp"
+#include "src/io/backends/p2p/p2p_worker.hpp"
+
+namespace mori::io {
+namespace {
+
+using namespace p2p;
+using std::chrono::microseconds;
+
+constexpr microseconds kSpin{50};
+constexpr microseconds kLongestSleep{500};
+constexpr double kLatencyUs = 6, kHostLatencyUs = 9;
+constexpr double kLinkBytesPerSecond = 200e9, kHostBytesPerSecond = 20e9;
+
+class P2pBackend final : public Backend {
+ public:
+  explicit P2pBackend(P2pOptions options) : options_(std::move(options)), gpus_(options_) {}
+  ~P2pBackend() override {
+    {
+      const std::lock_guard lock(mutex_);
+      quit_ = true;
+    }
+    changed_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  std::string_view name() const override { return "p2p"; }
+
+  std::optional<std::string> attach(const Region& region) override {
+    if (region.location != Location::gpu) return std::nullopt;
+    return attach_gpu(*gpus_.open(region.device), region);
+  }
+
+  Prepared prepare(const Region& local, const RemoteRegion& remote, Peer& peer, const std::string& attachment,
+                   Deadline) override {
+    Prepared out;
+    const bool local_gpu = local.location == Location::gpu, remote_gpu = remote.location == Location::gpu;
+    if (local.location == Location::file || remote.location == Location::file) {
+      out.reason = "it moves memory, not files";
+    } else if (!local_gpu && !remote_gpu) {
+      out.reason = "neither memory is a GPU's";
+    } else if (!peer.same_host()) {
+      out.reason = "the peer runs on another host, or cannot be proven to run on this one";
+    } else {
+      try {
+        auto route = std::make_shared<P2pRoute>(remote, peer.pid() == ::getpid(), attachment);
+        route->address(executor(local, remote, peer.pid() == ::getpid()), pins_);
+        const bool host = !local_gpu || !remote_gpu;
+        out.latency_us = host ? kHostLatencyUs : kLatencyUs;
+        out.bytes_per_second = host ? kHostBytesPerSecond : kLinkBytesPerSecond;
+        out.route = std::move(route);
+      } catch (const core::Error& error) {
+        out.reason = error.what();
+      }
+    }
+    return out;
+  }
+
+  void submit(JobPtr job) override {
+    auto& route = static_cast<P2pRoute&>(job->route());
+    std::unique_ptr<Carry> carry;
+    try {
+      carry = begin(job, route);
+    } catch (const core::Error& error) {
+      return refuse(*job, StatusCode::err_gpu_op, error.what(), true);
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      if (!route.revoked) {
+        ++route.users;
+        carry->advance(counters_);
+        carry->next_look = carry->submitted + kSpin;
+        carries_.push_back(std::move(carry));
+        if (!thread_.joinable()) thread_ = std::thread([this] { look_after_jobs(); });
+      }
+    }
+    if (carry != nullptr) return refuse(*job, StatusCode::err_not_found, "the memory is going away", false);
+    changed_.notify_one();  // behind the queueing: the GPU works while the thread wakes
+  }
+
+  bool help(Job& job) override {
+    for (;;) {
+      std::unique_lock lock(mutex_);
+      const auto found = find(job);
+      if (found == carries_.end()) return true;
+      if (Clock::now() - (*found)->submitted > kSpin) return false;
+      if ((*found)->advance(counters_)) {
+        end(found, lock);
+        return true;
+      }
+      lock.unlock();
+      std::this_thread::yield();
+    }
+  }
+
+  void nudge(Job& job) override {
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = find(job);
+      if (found != carries_.end()) (*found)->next_look = {};
+    }
+    changed_.notify_one();
+  }
+
+  void revoke(Route& route) override {
+    auto& mine = static_cast<P2pRoute&>(route);
+    {
+      std::unique_lock lock(mutex_);
+      mine.revoked = true;
+      for (const auto& carry : carries_) {
+        if (&carry->job()->route() != &route) continue;
+        carry->stop(StatusCode::err_not_found, "the memory was deregistered during the transfer", false);
+        carry->next_look = {};
+      }
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return mine.users == 0; });
+    }
+    mine.close();
+  }
+
+  void lost(Peer& peer) override {
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& carry : carries_) {
+        if (&carry->job()->peer() != &peer) continue;
+        carry->stop(StatusCode::err_peer_lost, "engine '" + peer.engine() + "' is gone", false);
+        carry->next_look = {};
+      }
+    }
+    changed_.notify_all();
+  }
+
+  void detach(const Region& region) override {
+    const std::lock_guard lock(pinned_mutex_);
+    pinned_.erase(region.id);
+  }
+
+  std::vector<std::pair<std::string, double>> counters() const override {
+    const std::lock_guard lock(mutex_);
+    return {{"kernel_launches", double(counters_.launches)},
+            {"copies", double(counters_.copies)},
+            {"bytes", double(counters_.bytes)},
+            {"jobs_in_flight", double(carries_.size())}};
+  }
+
+ private:
+  using Carries = std::list<std::unique_ptr<Carry>>;
+
+  /// The GPU that moves the bytes: the initiator's, which pushes on a write, or else the other one.
+  std::shared_ptr<core::Device> executor(const Region& local, const RemoteRegion& remote, bool same_process) {
+    if (local.location == Location::gpu) return gpus_.open(local.device);
+    if (same_process) return gpus_.open(remote.device);
+    const int ordinal = gpus_.at(remote.device_bus_id);
+    if (ordinal < 0) {
+      throw core::TransportError("this process does not see the peer's GPU " + remote.device_bus_id);
+    }
+    return gpus_.open(ordinal);
+  }
+
+  std::unique_ptr<Carry> begin(const JobPtr& job, P2pRoute& route) {
+    const Region& local = job->local();
+    const auto device = executor(local, job->remote(), job->peer().pid() == ::getpid());
+    const bool local_gpu = local.location == Location::gpu;
+    const uint64_t below =
+        local_gpu && route.on_gpu() ? options_.kernel_below_bytes : options_.host_kernel_below_bytes;
+    std::shared_ptr<Pin> pin;
+    if (!local_gpu) {
+      const std::lock_guard lock(pinned_mutex_);
+      std::shared_ptr<Pin>& known = pinned_[local.id];
+      if (known == nullptr) known = pins_.pin(device, local.address, local.bytes);
+      pin = known;
+    }
+    const uint64_t there = route.address(device, pins_);
+    const uint64_t here = pin == nullptr ? local.address : pin->on_gpu(local.address);
+    // One segment gains nothing from a kernel: a copy engine takes no processors from whatever computes.
+    const bool by_kernel = job->segments().size() > 1 && job->bytes() / job->segments().size() < below;
+    auto carry = std::make_unique<Carry>(job, worker(device), here, there, by_kernel);
+    carry->pin = std::move(pin);
+    return carry;
+  }
+
+  Worker& worker(const std::shared_ptr<core::Device>& device) {
+    const std::lock_guard lock(mutex_);
+    std::unique_ptr<Worker>& found = workers_[device->ordinal()];
+    if (found == nullptr) found = std::make_unique<Worker>(device, options_);
+    return *found;
+  }
+
+  static void refuse(Job& job, StatusCode code, std::string message, bool reroutable) {
+    Outcome outcome{.code = code, .message = std::move(message), .reroutable = reroutable, .unfinished = {}};
+    outcome.unfinished.assign(job.segments().begin(), job.segments().end());
+    job.finish(std::move(outcome));
+  }
+
+  Carries::iterator find(const Job& job) {
+    return std::find_if(carries_.begin(), carries_.end(),
+                        [&](const auto& carry) { return carry->job().get() == &job; });
+  }
+
+  /// Takes the job out and reports it, without the lock: the engine may submit from there.
+  void end(Carries::iterator found, std::unique_lock<std::mutex>& lock) {
+    std::unique_ptr<Carry> carry = std::move(*found);
+    carries_.erase(found);
+    const JobPtr job = carry->job();
+    auto& route = static_cast<P2pRoute&>(job->route());
+    Outcome outcome = carry->outcome();
+    carry.reset();
+    lock.unlock();
+    job->finish(std::move(outcome));
+    lock.lock();
+    if (--route.users == 0 && route.revoked) changed_.notify_all();
+    lock.unlock();
+  }
+
+  void look_after_jobs() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      if (carries_.empty()) {
+        if (quit_) return;
+        changed_.wait(lock);
+        continue;
+      }
+      const Clock::time_point now = Clock::now();
+      Clock::time_point next = now + kLongestSleep;
+      for (auto at = carries_.begin(); at != carries_.end();) {
+        Carry& carry = **at;
+        if (carry.next_look <= now) {
+          if (carry.advance(counters_)) {
+            end(at, lock);
+            lock.lock();
+            at = carries_.begin();  // the list may have changed meanwhile
+            continue;
+          }
+          const auto age = std::chrono::duration_cast<microseconds>(now - carry.submitted);
+          carry.next_look = now + std::clamp(age / 8, kSpin / 2, kLongestSleep);
+        }
+        next = std::min(next, carry.next_look);
+        ++at;
+      }
+      if (!carries_.empty()) changed_.wait_until(lock, next);
+    }
+  }
+
+  const P2pOptions options_;
+  Gpus gpus_;
+  Pins pins_;
+  std::mutex pinned_mutex_;
+  std::map<uint64_t, std::shared_ptr<Pin>> pinned_;  ///< of local host regions, by id
+
+  mutable std::mutex mutex_;  ///< of all below, of Carry and Worker, and of users and revoked in P2pRoute
+  std::condition_variable changed_;
+  Carries carries_;
+  std::map<int, std::unique_ptr<Worker>> workers_;
+  Counters counters_;
+  bool quit_ = false;
+  std::thread thread_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> p2p::make_p2p(P2pOptions options) {
+  return std::make_unique<P2pBackend>(std::move(options));
+}
+
+}  // namespace mori::io
