@@ -30,9 +30,9 @@ SOURCES = [
     Path(__file__).with_suffix(".cpp"),
     *sorted((ROOT / "src/io/backends").glob("*.cpp")),
     *sorted((ROOT / "src/io/backends/shm").glob("*.cpp")),
-    *sorted((ROOT / "src/io/backends/file").glob("*.cpp")),
+    *sorted(p for p in (ROOT / "src/io/backends/file").glob("*.cpp") if p.name != "file.cpp"),  # of the table
 ]
-HEADERS = list((ROOT / "src/io").rglob("*.hpp"))
+HEADERS = [*(ROOT / "src/io").glob("*.hpp"), *(ROOT / "src/io/backends").rglob("*.hpp")]
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-pthread", "-I", str(ROOT)]
 SUCCESS, NOT_FOUND, TIMEOUT, CANCELLED, PEER_LOST, TRANSPORT, DENIED, IO = 0, 12, 16, 17, 18, 19, 20, 21
 CPU, GPU, FILE = 1, 2, 3

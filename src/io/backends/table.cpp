@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "src/core/errors.hpp"
+#include "src/io/backends/file/file.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
 #include "src/io/backends/shm/shm_backend.hpp"
 #include "src/io/backends/tcp/tcp.hpp"
@@ -22,6 +23,7 @@ std::unique_ptr<Backend> make_shm(Host& host, const BackendOptions& options) {
 
 constexpr BackendRow kTable[] = {
     {"shm", make_shm, true},
+    {"file", file::make_backend, true},
     {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
