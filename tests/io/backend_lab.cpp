@@ -322,7 +322,7 @@ std::shared_ptr<TestJob>* lab_submit(Lab* lab, std::shared_ptr<Pair>* pair, int 
   job->op_ = write ? Op::write : Op::read;
   job->pair = *pair;
   job->list.resize(count);
-  if (count > 0) memcpy(job->list.data(), segments, count * sizeof(Segment));
+  if (count > 0) memcpy(static_cast<void*>(job->list.data()), segments, count * sizeof(Segment));
   for (const Segment& s : job->list) job->total += s.bytes;
   job->stop = stopped != 0;
   auto* handle = new std::shared_ptr<TestJob>(job);

@@ -28,7 +28,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     Path(__file__).with_suffix(".cpp"),
-    *sorted((ROOT / "src/io/backends").glob("*.cpp")),
+    ROOT / "src/io/backends/crew.cpp",
     *sorted((ROOT / "src/io/backends/shm").glob("*.cpp")),
     *sorted(p for p in (ROOT / "src/io/backends/file").glob("*.cpp") if p.name != "file.cpp"),  # of the table
 ]
