@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Prefill in one set of processes, decode in another: the KV cache travels through mori.io, layer by layer.
 
-    python examples/prefill_decode.py                                   # 2 prefill processes, 1 that decodes; on the CPU
+    python examples/prefill_decode.py                  # 2 processes prefill, 1 decodes; on the CPU
     python examples/prefill_decode.py --prefill-tp 1 --decode-tp 2
 
 A small Llama of the transformers library, with random weights, is split over the heads within each side. Each prefill
