@@ -214,7 +214,7 @@ def main() -> int:
     options = parser.parse_args()
     import tempfile
 
-    context, links = multiprocessing.get_context("spawn"), {}
+    context, links = multiprocessing.get_context("forkserver"), {}
     with tempfile.TemporaryDirectory() as folder:
         for side, body, tp, other in (
             ("prefill", prefill, options.prefill_tp, options.decode_tp),
