@@ -32,7 +32,8 @@ class CopyEngine(Contender):
         most = max(case.bytes for case in self.settings.cases())
         self._mine = self._place(here, self.gpu, most)
         self._theirs = self._place(there, int(words), most)
-        self._stream = torch.cuda.Stream(device=self.gpu)
+        stream: Any = torch.cuda.Stream
+        self._stream = stream(device=self.gpu)
         return b""
 
     def _place(self, where: str, gpu: int, nbytes: int) -> Any:
@@ -53,6 +54,6 @@ class CopyEngine(Contender):
                 target.copy_(source, non_blocking=True)
                 after.record()
                 after.synchronize()
-            return round(before.elapsed_time(after) * 1e6)
+            return round(float(before.elapsed_time(after)) * 1e6)
 
         return step
