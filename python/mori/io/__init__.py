@@ -25,6 +25,7 @@ from ._configs import FabricBackendConfig, IOEngineConfig, RdmaBackendConfig, Xg
 from ._descriptors import EngineDesc, MemoryDesc
 from ._engine import IOEngine, Notification, TraceEvent
 from ._memory import SharedMemory, empty
+from ._observe import prometheus, trace_events, write_trace
 from ._session import Explanation, IOEngineSession, Route
 
 __all__ = [
@@ -49,7 +50,10 @@ __all__ = [
     "TransferStatus",
     "XgmiBackendConfig",
     "empty",
+    "prometheus",
     "set_log_level",
+    "trace_events",
+    "write_trace",
 ]
 
 
