@@ -348,6 +348,10 @@ class Owner:
         """CRC-32 of all of its memory."""
         return int(self.ask("crc"))
 
+    def fill(self, value: int) -> None:
+        """Makes all of its memory this value."""
+        self.ask(f"fill {value}")
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -385,6 +389,9 @@ def _owner_main() -> None:
         match line.split():
             case ["crc"]:
                 print(zlib.crc32(array), flush=True)
+            case ["fill", value]:
+                array[:] = int(value)
+                print("true", flush=True)
             case ["fds"]:
                 print(len(os.listdir("/proc/self/fd")), flush=True)
             case ["detach"]:
