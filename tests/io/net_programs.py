@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Small C++ programs of tests/io, compiled once a session and driven by lines, as processes to kill and stop.
 
-    program = build("tcp_main", "thread")                  -> path of an executable
-    engine = Driven([program, "A", "127.0.0.1", "0", "-", "1"])
-    engine("alive", "B", 1000)                             -> the answer's fields; Failed if it is not "ok"
+program = build("tcp_main", "thread")                  -> path of an executable
+engine = Driven([program, "A", "127.0.0.1", "0", "-", "1"])
+engine("alive", "B", 1000)                             -> the answer's fields; Failed if it is not "ok"
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Driven:
 
     def stderr(self) -> str:
         assert self.process.stderr
-        return self.process.stderr.read()
+        return "" if self.process.stderr.closed else self.process.stderr.read()
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The control protocol once more, in Python and from docs/io_security.md alone: a second opinion, and a hostile peer."""
+"""The control protocol once more, in Python, from docs/io_security.md alone: a second opinion, and a hostile peer."""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ def test_many_transfers_at_once_in_both_directions(pair: tuple[Engine, Engine]) 
         lanes.append((engine, here, there, [engine.go(session, "write", part) for part in parts], parts))
     for engine, here, there, statuses, parts in lanes:
         assert [engine.wait(status)[0] for status in statuses] == [0] * len(statuses)
-        assert np.array_equal(there.bytes, copied(here.bytes, np.zeros_like(there.bytes), np.concatenate(parts), "write"))
+        assert np.array_equal(
+            there.bytes, copied(here.bytes, np.zeros_like(there.bytes), np.concatenate(parts), "write")
+        )
 
 
 def test_a_message_comes_after_the_bytes(pair: tuple[Engine, Engine]) -> None:

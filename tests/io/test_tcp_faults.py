@@ -169,7 +169,9 @@ def test_streams_reset_by_the_network_are_rebuilt_and_only_the_rest_is_sent(star
         source.bytes[:] = np.random.default_rng(5).integers(0, 256, size, dtype=np.uint8)
         code, _, words = a.wait(a.go(a.session(here, there), op, blocks(600, BLOCK, 640, 6), 60000), 60000)
         assert code == SUCCESS, words
-        assert np.array_equal(target.bytes, copied(source.bytes, np.zeros(size, np.uint8), blocks(600, BLOCK, 640, 6), op))
+        assert np.array_equal(
+            target.bytes, copied(source.bytes, np.zeros(size, np.uint8), blocks(600, BLOCK, 640, 6), op)
+        )
         assert proxy.cuts_left == 0
         assert a.counter("tcp_streams_broken_total") >= 4
         assert a.counter("tcp_frames_again_total") >= 1
@@ -218,7 +220,7 @@ def test_a_peer_that_nobody_reaches_any_more_times_out(start: Start) -> None:
     a, b = start("A", same_host=False), start("B", same_host=False)
     with Proxy(b.port) as proxy:
         a.introduce(b, port=proxy.port)
-        here, there, status = long_transfer(a, b, "read", 500)
+        _here, _there, status = long_transfer(a, b, "read", 500)
         proxy.hold = True
         code, us, words = a.wait(status)
         assert code in (TIMEOUT, SUCCESS), words
