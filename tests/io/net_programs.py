@@ -27,6 +27,7 @@ SOURCES = {
         *sorted(IO.glob("*.cpp")),
         *sorted((IO / "control").glob("*.cpp")),
         *sorted((IO / "backends/tcp").glob("*.cpp")),
+        IO / "backends/backend_options.cpp",
         ROOT / "tests/io/tcp_table.cpp",
     ],
     "fuzz_main": [
