@@ -196,6 +196,7 @@ def test_a_stopped_peer_is_a_time_out(start: Start) -> None:
 def test_goodbye_is_told_from_a_crash(start: Start) -> None:
     a, b = start("A", 1), start("B", 2)
     a.connect(b)
+    a("ask", "B", "hello", 1000)
     b.close()
     assert "it closed" in a.log("lost")[0]
 
