@@ -42,18 +42,19 @@ void bind_ep(py::module_& module) {
                        uint32_t num_experts, uint32_t topk, uint32_t max_tokens, uint32_t scale_bytes,
                        uint32_t live_results, mori::EpPlacement placement, uint32_t experts_per_rank,
                        uint32_t expert_capacity, uint64_t grouped_slots, uint32_t alignment,
-                       const Convert& convert) {
+                       const Convert& convert, bool zero_padding) {
              return Config{row_bytes,     combine_row_bytes, capacity,
                            world_size,    num_experts,       topk,
                            max_tokens,    scale_bytes,       live_results,
                            placement,     experts_per_rank,  expert_capacity,
-                           grouped_slots, alignment,         convert};
+                           grouped_slots, alignment,         convert,
+                           zero_padding};
            }),
            py::kw_only(), py::arg("row_bytes"), py::arg("combine_row_bytes"), py::arg("capacity"),
            py::arg("world_size"), py::arg("num_experts"), py::arg("topk"), py::arg("max_tokens"),
            py::arg("scale_bytes"), py::arg("live_results"), py::arg("placement") = mori::EpPlacement::rank,
            py::arg("experts_per_rank") = 0, py::arg("expert_capacity") = 0, py::arg("grouped_slots") = 0,
-           py::arg("alignment") = 1, py::arg("convert") = Convert{})
+           py::arg("alignment") = 1, py::arg("convert") = Convert{}, py::arg("zero_padding") = false)
       .def_property_readonly("fan", &Config::fan)
       .def_property_readonly("slots", &Config::slots);
 

@@ -157,6 +157,7 @@ MORI_DEVICE void pause(uint32_t iteration) {
 #endif
 }
 
+MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return *p; }
 MORI_DEVICE void store_streaming(vec16* p, vec16 value) { *p = value; }
 

@@ -175,6 +175,8 @@ MORI_DEVICE void pause(uint32_t iteration) {
   if (iteration > 32) __nanosleep(iteration > 256 ? 256 : 32);
 }
 
+/// Data that is read again soon.
+MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) {
   vec16 v;
   asm volatile("ld.global.L1::no_allocate.v4.b32 {%0,%1,%2,%3}, [%4];"

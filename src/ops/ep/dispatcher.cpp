@@ -14,8 +14,11 @@ constexpr uint64_t kAlign = 256;
 constexpr uint32_t kDefaultWarps = 16;
 // More blocks than this do not make a link faster, and leave SMs to the experts.
 constexpr uint32_t kDefaultBlocks = 64;
+constexpr uint32_t kManyBlocks = 128;     // of a large dispatch
+constexpr uint64_t kFewBytes = 8 << 20;   // below that a dispatch is small
 constexpr uint64_t kBytesPerWarp = 2048;  // of payload: fewer blocks than that gives are slower
-constexpr uint32_t kChunkTokens = 8;      // whose copies the receiver makes while later ones are on their way
+constexpr uint32_t kMostBatch = 256;      // tokens that a block plans at a time
+constexpr uint32_t kChunkTokens = 16;     // whose copies the receiver makes while later ones are on their way
 constexpr uint32_t kSharedBytes = 47 << 10;  // of a block: what every GPU grants unasked
 
 // Two combine buffers, used in turn, save the wait for the peers at the beginning of a call; where they would
@@ -291,11 +294,12 @@ namespace {
 /// Shared memory of a dispatch block, as DispatchBlock divides it, and the tokens that fit into a batch.
 uint32_t dispatch_shared_bytes(const Config& c, uint32_t* batch) {
   const uint32_t ranks = c.world_size, keys = c.by_expert() ? c.num_experts : 0;
-  uint32_t fixed = 8 * (5 + ranks) + 16 + 4 * (ranks * (kAnnounceCounts + ranks) + 6 * ranks + 2 * keys);
-  if (keys != 0) fixed += 4 * (2 * c.experts_per_rank + 1);
+  uint32_t fixed = 8 * (5 + ranks) + 16 + 4 * (ranks * (kAnnounceCounts + ranks) + 7 * ranks + 2 * keys);
+  if (keys != 0) fixed += 4 * (2 * c.experts_per_rank + 1) + 2 * keys;
+  if (c.num_experts <= kEpCachedExperts) fixed += c.num_experts;
   const uint32_t token = 8 + 4 * c.fan() + (keys != 0 ? 4 * c.topk : 0) + c.topk;
   const uint32_t room = kSharedBytes > fixed ? kSharedBytes - fixed : 0;
-  *batch = std::clamp(room / token, 1u, 64u);
+  *batch = std::clamp(room / token, 1u, kMostBatch);
   return fixed + *batch * token;
 }
 
@@ -312,13 +316,14 @@ core::LaunchShape Dispatcher::dispatch_shape(const DispatchCall& call, EpDispatc
   core::LaunchShape launch;
   const uint32_t bound = config_.convert.format == EpFormat::as_is ? 512 : 256;  // of the kernel's threads
   const bool cpu = context_->device().kind() == core::Kind::cpu;
-  launch.warps = wanted_.warps != 0 ? wanted_.warps : cpu ? 1 : kDefaultWarps;
+  const bool few = call.tokens * config_.row_bytes < kFewBytes;
+  launch.warps = wanted_.warps != 0 ? wanted_.warps : cpu ? 1 : few ? kDefaultWarps / 2 : kDefaultWarps;
   launch.warps = std::min(launch.warps, bound / p.warp_size);
   launch.shared_bytes = shared_bytes;
   // Blocks wait for each other's ranks: they must be resident together.
   uint32_t most =
       std::min(context_->resident_blocks(*dispatch_kernel_, launch.warps, shared_bytes), kEpMaxBlocks);
-  most = std::min(most, wanted_.blocks != 0 ? wanted_.blocks : kDefaultBlocks);
+  most = std::min(most, wanted_.blocks != 0 ? wanted_.blocks : few ? kDefaultBlocks : kManyBlocks);
   if (call.options.blocks != 0) most = std::min(most, call.options.blocks);
   const uint64_t useful = wanted_.blocks != 0 ? most : (work + launch.warps - 1) / launch.warps;
   launch.blocks = uint32_t(std::clamp<uint64_t>(useful, 1, most));
@@ -326,7 +331,7 @@ core::LaunchShape Dispatcher::dispatch_shape(const DispatchCall& call, EpDispatc
   uint32_t turns = 1;
   const bool split = config_.by_expert() && sends && p.warp_size > 1 && launch.blocks >= 4;
   if (split) {
-    a.senders = std::max(1u, launch.blocks * 3 / 8);
+    a.senders = launch.blocks / 2;
     turns = std::clamp((call.tokens + a.senders * kChunkTokens - 1) / (a.senders * kChunkTokens), 1u,
                        kEpMaxChunks / a.senders);
   }
@@ -362,6 +367,7 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
   a.experts_per_rank = config_.experts_per_rank;
   a.expert_capacity = config_.expert_capacity;
   a.alignment = config_.alignment;
+  a.zero_padding = config_.zero_padding;
   a.phases = call.options.phases;
   a.buffer = call.buffer;
   const core::LaunchShape launch = dispatch_shape(call, a);

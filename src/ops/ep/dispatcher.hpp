@@ -39,6 +39,7 @@ struct Config {
   uint64_t grouped_slots = 0;     ///< slots of a receive buffer; grouped layout
   uint32_t alignment = 1;         ///< of each expert's first slot; grouped layout
   Convert convert;
+  bool zero_padding = false;  ///< zeros behind an expert's rows, up to the next one's; grouped layout
 
   uint32_t fan() const { return world_size < topk ? world_size : topk; }
   bool by_expert() const { return placement != EpPlacement::rank; }

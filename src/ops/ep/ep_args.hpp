@@ -17,8 +17,9 @@ namespace mori {
 inline constexpr uint32_t kMaxRanks = 64;  // a token's destinations are one 64-bit mask
 inline constexpr uint32_t kMaxTopk = 32;
 inline constexpr uint32_t kEpMaxBlocks = 512;
-inline constexpr uint32_t kEpMaxChunks = 1024;  // of one source, in one call
-inline constexpr uint32_t kEpMaxKeys = 1024;    // experts that the expert layouts can sort by
+inline constexpr uint32_t kEpMaxChunks = 1024;      // of one source, in one call
+inline constexpr uint32_t kEpCachedExperts = 4096;  // whose ranks a block keeps beside it
+inline constexpr uint32_t kEpMaxKeys = 1024;        // experts that the expert layouts can sort by
 
 /// Where payloads lie at their destination.
 enum class EpPlacement : uint32_t {
@@ -153,10 +154,11 @@ struct EpDispatchArgs {
   uint32_t experts_per_rank;  ///< at most; expert layouts
   uint32_t expert_capacity;   ///< slots of an expert in the expert layout
   uint32_t alignment;         ///< of an expert's first slot in the grouped layout
+  uint32_t zero_padding;      ///< not 0: zeros behind an expert's rows, up to the next one's; grouped layout
   uint32_t phases;            ///< kEpSend | kEpReceive
   uint32_t senders;           ///< blocks that send; the others make copies in the expert layouts. 0 < senders
   uint32_t chunks;            ///< in which my tokens go: a multiple of senders
-  uint32_t batch;             ///< tokens that a block plans at a time, at most 64
+  uint32_t batch;             ///< tokens that a block plans at a time
   uint32_t buffer;            ///< receive buffer chosen for this call
   uint32_t tokens;
   uint32_t topk;

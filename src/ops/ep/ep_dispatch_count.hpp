@@ -35,9 +35,12 @@ struct DispatchBlock {
   uint32_t* key_total;    // by key: selections of all ranks; before the plan, as total
   uint32_t* counts;       // rows of each of my experts
   uint32_t* offsets;      // [experts_per_rank + 1] first slot of each of my experts, then the slots used
-  uint32_t* chunk_row;    // by rank: this block's first row there in the running chunk
+  uint32_t* chunk_row;    // by rank: first row there of the running chunk; the last warp's
+  uint32_t* sent_row;     // by rank: next row there that is not sent; the last warp's
   uint32_t* rows;         // by token: [fan] row at each destination, ascending rank
   uint32_t* slots;        // by token: [topk] slot of each selection; expert layouts
+  uint16_t* key_of;       // by expert: its key; expert layouts
+  uint8_t* rank_of;       // by expert: its rank, where there are no more than kEpCachedExperts
   uint8_t* owners;        // by token: [topk] rank of each selection, or kNobody
 
   MORI_DEVICE explicit DispatchBlock(const EpDispatchArgs& a) {
@@ -63,9 +66,12 @@ struct DispatchBlock {
     counts = key_total + keys;
     offsets = counts + (keys == 0 ? 0 : a.experts_per_rank);
     chunk_row = offsets + (keys == 0 ? 0 : a.experts_per_rank + 1);
-    rows = chunk_row + ranks;
+    sent_row = chunk_row + ranks;
+    rows = sent_row + ranks;
     slots = rows + a.batch * a.fan;
-    owners = reinterpret_cast<uint8_t*>(slots + (keys == 0 ? 0 : a.batch * a.topk));
+    key_of = reinterpret_cast<uint16_t*>(slots + (keys == 0 ? 0 : a.batch * a.topk));
+    rank_of = reinterpret_cast<uint8_t*>(key_of + keys);
+    owners = rank_of + (a.num_experts <= kEpCachedExperts ? a.num_experts : 0);
   }
 
   MORI_DEVICE uint32_t* line(const EpDispatchArgs& a, uint32_t source) const {
@@ -90,87 +96,153 @@ MORI_DEVICE uint32_t chunk_begin(const EpDispatchArgs& a, uint32_t block, uint32
 }
 MORI_DEVICE uint32_t block_begin(const EpDispatchArgs& a, uint32_t block) { return chunk_begin(a, block, 0); }
 
-/// Visits the selections of a token: `visit(k, id, rank)` for those that go somewhere. Callers: one lane.
-/// Returns the ranks that the token goes to.
+/// Consecutive tokens that are planned and sent together.
+struct Batch {
+  uint32_t first, size;
+};
+MORI_DEVICE Batch batch_at(const EpDispatchArgs& a, uint32_t first, uint32_t last) {
+  return {first, last - first < a.batch ? last - first : a.batch};
+}
+
+inline constexpr uint32_t kIdsAtOnce = 8;  // loads in flight for a token
+
+/// Selections [start, start + kIdsAtOnce) of a token, -1 behind the last. Callers: one lane.
+MORI_DEVICE void load_ids(const EpDispatchArgs& a, uint64_t token, uint32_t start,
+                          int64_t (&ids)[kIdsAtOnce]) {
+  const uint64_t first = token * a.topk + start;
+  if (a.id_bytes == 4 && start + kIdsAtOnce <= a.topk && ((a.ids + first * 4) & 15u) == 0) {
+    struct Quad {
+      int32_t id[4];
+    };
+    MORI_UNROLL
+    for (uint32_t q = 0; q < kIdsAtOnce / 4; ++q) {
+      const vec16 raw = load_cached(global<const vec16>(a.ids + first * 4) + q);
+      const Quad quad = __builtin_bit_cast(Quad, raw);
+      MORI_UNROLL
+      for (uint32_t i = 0; i < 4; ++i) ids[q * 4 + i] = quad.id[i];
+    }
+    return;
+  }
+  MORI_UNROLL
+  for (uint32_t i = 0; i < kIdsAtOnce; ++i)
+    ids[i] = start + i < a.topk ? load_id(a.ids, a.id_bytes, first + i) : -1;
+}
+
+MORI_DEVICE uint32_t rank_of(const EpDispatchArgs& a, const DispatchBlock& block, uint64_t expert) {
+  if (a.num_experts <= kEpCachedExperts) return block.rank_of[expert];
+  return uint32_t(global<const int32_t>(a.experts.rank)[expert]);
+}
+
+/// visit(k, id, rank) for those of the selections that go somewhere. Callers: one lane. Returns their ranks.
 template <class Visit>
 MORI_DEVICE uint64_t for_selections(const EpDispatchArgs& a, const DispatchBlock& block, uint64_t active,
-                                    uint64_t token, Visit visit) {
-  constexpr uint32_t kAhead = 8;  // loads in flight
-  const int32_t* expert_rank = global<const int32_t>(a.experts.rank);
+                                    uint32_t start, const int64_t (&ids)[kIdsAtOnce], Visit visit) {
   uint64_t mask = 0;
-  for (uint32_t start = 0; start < a.topk; start += kAhead) {
-    int64_t ids[kAhead];
-    MORI_UNROLL
-    for (uint32_t i = 0; i < kAhead; ++i) {
-      ids[i] = start + i < a.topk ? load_id(a.ids, a.id_bytes, token * a.topk + start + i) : -1;
-    }
-    MORI_UNROLL
-    for (uint32_t i = 0; i < kAhead; ++i) {
-      if (ids[i] >= 0 && ids[i] < int64_t(a.num_experts)) {
-        const uint32_t rank = uint32_t(expert_rank[ids[i]]);
-        if (!is_active(active, rank)) continue;
-        mask |= uint64_t(1) << rank;
-        visit(start + i, uint32_t(ids[i]), rank);
-      } else if (ids[i] != -1) {
-        store_relaxed<Scope::block>(block.bad_id, uint64_t(1) << 32 | uint32_t(ids[i]));
-      }
+  MORI_UNROLL
+  for (uint32_t i = 0; i < kIdsAtOnce; ++i) {
+    if (ids[i] >= 0 && ids[i] < int64_t(a.num_experts)) {
+      const uint32_t rank = rank_of(a, block, uint64_t(ids[i]));
+      if (!is_active(active, rank)) continue;
+      mask |= uint64_t(1) << rank;
+      visit(start + i, uint32_t(ids[i]), rank);
+    } else if (ids[i] != -1) {
+      store_relaxed<Scope::block>(block.bad_id, uint64_t(1) << 32 | uint32_t(ids[i]));
     }
   }
   return mask;
 }
 
-/// Adds the tokens of a range to counts by rank and by key. Callers: the block.
+/// Notes one selection of batch token t.
 template <bool kByExpert>
-MORI_DEVICE void count(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t first, uint32_t last,
-                       uint32_t* by_rank, uint32_t* by_key) {
-  const uint32_t ranks = a.world.world_size;
-  const uint64_t active = active_ranks(a);
-  const int32_t* key = global<const int32_t>(a.experts.key);
+MORI_DEVICE void note_selection(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t t, uint32_t k,
+                                uint32_t id, uint32_t rank) {
+  block.owners[t * a.topk + k] = uint8_t(rank);
+  if constexpr (kByExpert) block.slots[t * a.topk + k] = block.key_of[id];
+}
+
+/// One pass over the tokens up to the end of this block's first batch, in the last sender block over all:
+/// counts of what comes before `batch` (cursor, key_cursor) and of the rest (total, key_total), and the batch
+/// itself. Callers: the block.
+template <bool kByExpert>
+MORI_DEVICE void count(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
   constexpr uint32_t kPerLane = (kMaxRanks + kWarpSize - 1) / kWarpSize;
-  uint32_t mine[kPerLane] = {};
-  for (uint32_t start = first + warp_id() * kWarpSize; start < last; start += block_lanes()) {
-    const uint32_t token = start + lane_id();
-    uint64_t mask = 0;
-    if (token < last) {
-      mask = for_selections(a, block, active, token, [&](uint32_t, uint32_t id, uint32_t) {
-        if constexpr (kByExpert) shared_add(by_key + key[id], 1);
-      });
+  constexpr uint32_t kAhead = kWarpSize == 1 ? 1 : 2;  // tokens of a lane whose ids are in flight together
+  const uint32_t ranks = a.world.world_size, first = batch.first, behind = batch.first + batch.size;
+  const bool all = block_id() + 1 == a.senders;
+  const uint32_t end = all ? a.tokens : behind;
+  const uint64_t active = active_ranks(a);
+  uint32_t before[kPerLane] = {}, rest[kPerLane] = {};
+  for (uint32_t start = warp_id() * kWarpSize * kAhead; start < end; start += block_lanes() * kAhead) {
+    uint64_t masks[kAhead] = {};
+    for (uint32_t k = 0; k < a.topk; k += kIdsAtOnce) {
+      int64_t ids[kAhead][kIdsAtOnce];
+      MORI_UNROLL
+      for (uint32_t u = 0; u < kAhead; ++u) {
+        const uint32_t token = start + u * kWarpSize + lane_id();
+        if (token < end) load_ids(a, token, k, ids[u]);
+      }
+      MORI_UNROLL
+      for (uint32_t u = 0; u < kAhead; ++u) {
+        const uint32_t token = start + u * kWarpSize + lane_id();
+        if (token >= end) continue;
+        masks[u] |= for_selections(a, block, active, k, ids[u], [&](uint32_t at, uint32_t id, uint32_t rank) {
+          if (token >= first && token < behind)
+            note_selection<kByExpert>(a, block, token - first, at, id, rank);
+          if (kByExpert && (all || token < first))
+            shared_add((token < first ? block.key_cursor : block.key_total) + block.key_of[id], 1);
+        });
+      }
     }
-    for (uint32_t rank = 0; rank < ranks; ++rank) {
-      const uint32_t votes = count_lanes(ballot((mask >> rank & 1) != 0));
-      if (rank % kWarpSize == lane_id()) mine[rank / kWarpSize] += votes;
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kAhead; ++u) {
+      const uint32_t token = start + u * kWarpSize + lane_id();
+      if (token >= first && token < behind) block.masks[token - first] = masks[u];
+      for (uint32_t rank = 0; rank < ranks; ++rank) {
+        const bool goes = (masks[u] >> rank & 1) != 0, mine = rank % kWarpSize == lane_id();
+        const uint32_t votes = count_lanes(ballot(goes && token < first));
+        if (mine) before[rank / kWarpSize] += votes;
+        if (!all) continue;
+        const uint32_t other = count_lanes(ballot(goes && token >= first));
+        if (mine) rest[rank / kWarpSize] += other;
+      }
     }
   }
   MORI_UNROLL
   for (uint32_t i = 0; i < kPerLane; ++i) {
     const uint32_t rank = i * kWarpSize + lane_id();
-    if (rank < ranks && mine[i] != 0) shared_add(by_rank + rank, mine[i]);
+    if (rank < ranks && before[i] != 0) shared_add(block.cursor + rank, before[i]);
+    if (rank < ranks && rest[i] != 0) shared_add(block.total + rank, rest[i]);
   }
 }
 
-/// Phase 1. Afterwards cursor and key_cursor hold what comes before this block's tokens and, in the last
-/// sender block, total and key_total the rest. Callers: the block. The epoch is known when it returns.
+/// Phase 1: counts, this block's first batch, and the epoch. Callers: the block.
 template <bool kByExpert>
-MORI_DEVICE void count_for_block(const EpDispatchArgs& a, const DispatchBlock& block) {
-  const uint32_t ranks = a.world.world_size;
-  for (uint32_t i = block_lane(); i < ranks; i += block_lanes()) block.cursor[i] = block.total[i] = 0;
-  if constexpr (kByExpert) {
-    for (uint32_t i = block_lane(); i < a.num_experts; i += block_lanes())
-      block.key_cursor[i] = block.key_total[i] = 0;
+MORI_DEVICE void count_for_block(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
+  for (uint32_t i = block_lane(); i < a.world.world_size; i += block_lanes()) {
+    block.cursor[i] = block.total[i] = 0;
+    block.destination[i] = global<const uint64_t>(a.world.bases)[i];
   }
+  for (uint32_t i = block_lane(); i < a.num_experts && a.num_experts <= kEpCachedExperts; i += block_lanes())
+    block.rank_of[i] = uint8_t(global<const int32_t>(a.experts.rank)[i]);
+  if constexpr (kByExpert) {
+    for (uint32_t i = block_lane(); i < a.num_experts; i += block_lanes()) {
+      block.key_of[i] = uint16_t(global<const int32_t>(a.experts.key)[i]);
+      block.key_cursor[i] = block.key_total[i] = 0;
+    }
+  }
+  for (uint32_t i = block_lane(); i < batch.size * a.topk; i += block_lanes()) block.owners[i] = kNobody;
   if (block_lane() == 0) {
-    EpLocal* local = global<EpLocal>(a.local);
-    *block.epoch = begin_epoch(&local->dispatch_epoch, &local->arrivals[0]);
     *block.bad_id = 0;
     *block.overflow = 0;
     // Until the routes are written the handle says so, whatever happens to this launch.
     if (block_id() == 0) global<int64_t>(a.routing.header)[0] = -1;
   }
   sync_block();
-  if (block_id() >= a.senders) return;  // makes copies only: it needs no place of its own
-  const uint32_t first = block_begin(a, block_id());
-  count<kByExpert>(a, block, 0, first, block.cursor, block.key_cursor);
-  if (block_id() + 1 == a.senders) count<kByExpert>(a, block, first, a.tokens, block.total, block.key_total);
+  if (block_lane() + kWarpSize == block_lanes()) {  // the last warp's first lane, while others count
+    EpLocal* local = global<EpLocal>(a.local);
+    *block.epoch = begin_epoch(&local->dispatch_epoch, &local->arrivals[0]);
+  }
+  if (block_id() < a.senders) count<kByExpert>(a, block, batch);  // others only make copies
   sync_block();
 }
 

@@ -13,13 +13,12 @@ inline namespace MORI_TARGET_NAMESPACE {
 template <bool kByExpert, class Payload>
 MORI_DEVICE bool send_phase(const EpDispatchArgs& a, const DispatchBlock& block) {
   const bool sender = block_id() < a.senders;
+  const uint32_t mine = sender ? block_id() : a.senders;  // others: behind the last token
+  const Batch batch = batch_at(a, block_begin(a, mine), sender ? block_begin(a, mine + 1) : a.tokens);
   note_time(a.trace, kTraceStart);
-  count_for_block<kByExpert>(a, block);
+  count_for_block<kByExpert>(a, block, batch);
   if (block_id() + 1 == a.senders) announce<kByExpert>(a, block);
   note_time(a.trace, kTraceCounted);
-  if (sender) {  // while the announcements are on their way
-    load_batch<kByExpert>(a, block, batch_at(a, block_begin(a, block_id()), chunk_begin(a, block_id(), 1)));
-  }
   if (!read_announcements<kByExpert>(a, block)) return false;
   const bool accepted = plan<kByExpert>(a, block);
   note_time(a.trace, kTracePlanned);
@@ -28,7 +27,7 @@ MORI_DEVICE bool send_phase(const EpDispatchArgs& a, const DispatchBlock& block)
     fail(a.world, Wait::none, Refusal(*block.refused_by), block.refusal[0], block.refusal[1],
          block.refusal[2]);
   }
-  if (accepted && sender) send_all<kByExpert, Payload>(a, block);
+  if (accepted && sender) send_all<kByExpert, Payload>(a, block, batch);
   return accepted;
 }
 

@@ -110,11 +110,10 @@ MORI_DEVICE void place_rows(const EpDispatchArgs& a, const DispatchBlock& block)
     block.total[r] = total < 0xffffffffu ? uint32_t(total) : 0xffffffffu;
     block.first_row[r] = before_me;
     block.cursor[r] += before_me;
-    block.chunk_row[r] = block.cursor[r];
+    block.chunk_row[r] = block.sent_row[r] = block.cursor[r];
     block.sent_before[r] = to_lower;
     block.source_row[r] = from_lower;
-    block.destination[r] = global<const uint64_t>(a.world.bases)[r] + a.shared.receive +
-                           block.line(a, r)[kAnnounceBuffer] * a.shared.receive_stride;
+    block.destination[r] += a.shared.receive + block.line(a, r)[kAnnounceBuffer] * a.shared.receive_stride;
   }
 }
 

@@ -138,7 +138,8 @@ MORI_DEVICE void receive(const EpDispatchArgs& a, const DispatchBlock& block) {
     const bool both = (a.phases & kEpSend) == 0 || a.senders == grid_blocks();
     const uint32_t first = both ? 0 : a.senders;
     if (block_id() < first) return;
-    if (a.placement == EpPlacement::grouped) pad_groups(a, block, block_id() - first, grid_blocks() - first);
+    if (a.placement == EpPlacement::grouped && a.zero_padding != 0)
+      pad_groups(a, block, block_id() - first, grid_blocks() - first);
     if (!spread_chunks(a, block, block_id() - first, grid_blocks() - first)) return;
     note_time(a.trace, kTraceDone);
   }

@@ -11,24 +11,22 @@ namespace mori {
 namespace {
 inline namespace MORI_TARGET_NAMESPACE {
 
-/// Consecutive tokens that are planned and sent together.
-struct Batch {
-  uint32_t first, size;
-};
-
-/// Where the batch's tokens go, before any place is known. Callers: the block; a barrier follows.
+/// Where a later batch's tokens go; count() has done it for the first. Callers: the block; barriers around
+/// it.
 template <bool kByExpert>
 MORI_DEVICE void load_batch(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
   const uint64_t active = active_ranks(a);
   for (uint32_t t = block_lane(); t < batch.size; t += block_lanes()) {
-    uint8_t* owners = block.owners + t * a.topk;
-    for (uint32_t k = 0; k < a.topk; ++k) owners[k] = kNobody;
-    block.masks[t] =
-        for_selections(a, block, active, batch.first + t, [&](uint32_t k, uint32_t id, uint32_t rank) {
-          owners[k] = uint8_t(rank);
-          if constexpr (kByExpert)
-            block.slots[t * a.topk + k] = uint32_t(global<const int32_t>(a.experts.key)[id]);
-        });
+    for (uint32_t k = 0; k < a.topk; ++k) block.owners[t * a.topk + k] = kNobody;
+    uint64_t mask = 0;
+    for (uint32_t k = 0; k < a.topk; k += kIdsAtOnce) {
+      int64_t ids[kIdsAtOnce];
+      load_ids(a, batch.first + t, k, ids);
+      mask |= for_selections(a, block, active, k, ids, [&](uint32_t at, uint32_t id, uint32_t rank) {
+        note_selection<kByExpert>(a, block, t, at, id, rank);
+      });
+    }
+    block.masks[t] = mask;
   }
 }
 
@@ -55,9 +53,10 @@ MORI_DEVICE void assign_rows(const EpDispatchArgs& a, const DispatchBlock& block
   }
 }
 
-/// Slots of the batch's selections, in token order. Callers: the warp.
-MORI_DEVICE void assign_slots(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
-  for (uint32_t t = 0; t < batch.size; ++t) {
+/// Slots of the selections of batch tokens [begin, end), in token order. Callers: the warp.
+MORI_DEVICE void assign_slots(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t begin,
+                              uint32_t end) {
+  for (uint32_t t = begin; t < end; ++t) {
     for (uint32_t k = lane_id(); k < a.topk; k += kWarpSize) {
       const uint32_t at = t * a.topk + k;
       if (block.owners[at] == kNobody) continue;
@@ -66,18 +65,6 @@ MORI_DEVICE void assign_slots(const EpDispatchArgs& a, const DispatchBlock& bloc
     }
     sync_warp();
   }
-}
-
-template <bool kByExpert>
-MORI_DEVICE void assign(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
-  sync_block();  // masks and owners are there
-  uint64_t* masks = global<uint64_t>(a.routing.masks) + batch.first;
-  for (uint32_t t = block_lane(); t < batch.size; t += block_lanes()) masks[t] = block.masks[t];
-  assign_rows(a, block, batch);
-  if constexpr (kByExpert) {
-    if (warp_id() + 1 == warps_per_block()) assign_slots(a, block, batch);
-  }
-  sync_block();
 }
 
 /// Where the payload of batch token t goes: visit(rank, slot), once for each destination. In the expert
@@ -100,15 +87,15 @@ MORI_DEVICE void for_destinations(const EpDispatchArgs& a, const DispatchBlock& 
   }
 }
 
-/// Everything but payload and scales, for the tokens of the batch that go to one rank. Their rows follow each
-/// other, so what the lanes write is contiguous. Callers: the warp.
+/// Everything but payload and scales, for batch tokens [begin, end) that go to one rank. Their rows follow
+/// each other, so what the lanes write is contiguous. Callers: the warp.
 template <bool kByExpert>
 MORI_DEVICE void send_records(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch,
-                              uint32_t rank) {
+                              uint32_t begin, uint32_t end, uint32_t rank) {
   const uint64_t buffer = block.destination[rank], topk = a.topk;
-  uint32_t t = lane_id() / a.topk, k = lane_id() % a.topk;
+  uint32_t t = begin + lane_id() / a.topk, k = lane_id() % a.topk;
   const uint32_t tokens_on = kWarpSize / a.topk, on = kWarpSize % a.topk;
-  while (t < batch.size) {
+  while (t < end) {
     const uint64_t mask = block.masks[t];
     if ((mask >> rank & 1) != 0) {
       const uint64_t row = block.rows[t * a.fan + bits_below(mask, rank)];
@@ -178,15 +165,24 @@ struct AsIs {
     const uint64_t begin = packs * part / parts * sizeof(vec16),
                    end = packs * (part + 1) / parts * sizeof(vec16);
     const char* from = global<const char>(a.x) + token * a.row_bytes + begin;
+    // A row of scales is loaded before the payload and stored behind it, where the lanes can hold it.
+    const uint64_t scales = a.scales + token * a.scale.bytes;
+    const bool with_scales = a.scales != 0 && part == 0;
+    const bool held = with_scales && ((scales | a.scale.bytes) & 15u) == 0 &&
+                      a.scale.bytes <= kWarpSize * sizeof(vec16) && kWarpSize > 1;
+    const bool holds = held && lane_id() < a.scale.bytes / sizeof(vec16);
+    vec16 scale{};
+    if (holds) scale = load_streaming(global<const vec16>(scales) + lane_id());
     warp_copy_to_each(a.large != 0, from, end - begin, [&](auto store) {
       for_destinations<kByExpert>(a, block, t, [&](uint32_t rank, uint32_t slot) {
         store(global<char>(block.destination[rank] + a.receive.rows) + slot * a.row_bytes + begin);
       });
     });
-    if (a.scales == 0 || part != 0) return;
+    if (!with_scales) return;
     for_destinations<kByExpert>(a, block, t, [&](uint32_t rank, uint32_t slot) {
-      copy_scales(block.destination[rank] + a.receive.scales + uint64_t(slot) * a.scale.bytes,
-                  a.scales + token * a.scale.bytes, a.scale.bytes);
+      const uint64_t to = block.destination[rank] + a.receive.scales + uint64_t(slot) * a.scale.bytes;
+      if (!held) return copy_scales(to, scales, a.scale.bytes);
+      if (holds) store_streaming(global<vec16>(to) + lane_id(), scale);
     });
   }
   /// Into how many parts a row may be divided.
@@ -196,33 +192,43 @@ struct AsIs {
   }
 };
 
+/// Batch tokens [begin, end), whose places are known. Callers: the block; a barrier follows.
 template <bool kByExpert, class Payload>
-MORI_DEVICE void send_batch(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
+MORI_DEVICE void send_tokens(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch, uint32_t begin,
+                             uint32_t end) {
   // From the last warp on, which gets fewer payloads when there are not enough for all.
   for (uint32_t rank = warps_per_block() - 1 - warp_id(); rank < a.world.world_size;
        rank += warps_per_block())
-    send_records<kByExpert>(a, block, batch, rank);
-  if (a.load != 0) add_load(a, block, batch);
+    send_records<kByExpert>(a, block, batch, begin, end, rank);
   // Few tokens: several warps share a row.
-  const uint32_t most = Payload::most_parts(a), wanted = batch.size == 0 ? 1 : warps_per_block() / batch.size;
+  const uint32_t size = end - begin, most = Payload::most_parts(a), wanted = warps_per_block() / size;
   const uint32_t parts = wanted < 1 ? 1 : wanted < most ? wanted : most;
-  for (uint32_t i = warp_id(); i < batch.size * parts; i += warps_per_block()) {
-    Payload::template send<kByExpert>(a, block, batch, i / parts, i % parts, parts);
+  for (uint32_t i = warp_id(); i < size * parts; i += warps_per_block()) {
+    Payload::template send<kByExpert>(a, block, batch, begin + i / parts, i % parts, parts);
   }
   finish_large_copies();
-  sync_block();
 }
 
-/// Tells every rank that a chunk of mine is there. Callers: the block, behind a barrier after the copies.
+/// Counts batch tokens [begin, end) as sent. Callers: the last warp; each lane has its ranks.
+MORI_DEVICE void count_sent(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t begin,
+                            uint32_t end) {
+  for (uint32_t rank = lane_id(); rank < a.world.world_size; rank += kWarpSize) {
+    uint32_t rows = 0;
+    for (uint32_t t = begin; t < end; ++t) rows += uint32_t(block.masks[t] >> rank & 1);
+    block.sent_row[rank] += rows;
+  }
+}
+
+/// Tells every rank that a chunk of mine is there. Callers: the last warp, behind a barrier after the copies;
+/// the other warps go on meanwhile.
 template <bool kByExpert>
 MORI_DEVICE void publish_chunk(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t chunk) {
   const uint32_t ranks = a.world.world_size, me = a.world.rank;
   const uint64_t active = active_ranks(a), at = uint64_t(me) * kEpMaxChunks + chunk;
-  for (uint32_t i = block_lane(); i < ranks; i += block_lanes()) {
-    const uint32_t peer = (me + 1 + i) % ranks;
+  for (uint32_t peer = lane_id(); peer < ranks; peer += kWarpSize) {
     if (!is_active(active, peer)) continue;
     if constexpr (kByExpert) {
-      const uint32_t row = block.chunk_row[peer], end = block.cursor[peer];
+      const uint32_t row = block.chunk_row[peer], end = block.sent_row[peer];
       global<uint64_t>(block.destination[peer] + a.receive.ranges)[at] =
           uint64_t(row - block.first_row[peer]) << 32 | (end - row);
       block.chunk_row[peer] = end;
@@ -231,27 +237,52 @@ MORI_DEVICE void publish_chunk(const EpDispatchArgs& a, const DispatchBlock& blo
   }
 }
 
-MORI_DEVICE Batch batch_at(const EpDispatchArgs& a, uint32_t first, uint32_t last) {
-  return {first, last - first < a.batch ? last - first : a.batch};
-}
-
 /// Sends the tokens of this block; its first batch is loaded. Callers: the block.
 template <bool kByExpert, class Payload>
-MORI_DEVICE void send_all(const EpDispatchArgs& a, const DispatchBlock& block) {
-  for (uint32_t turn = 0; turn < a.chunks / a.senders; ++turn) {
-    uint32_t first = chunk_begin(a, block_id(), turn);
-    const uint32_t last = chunk_begin(a, block_id(), turn + 1);
-    if (turn != 0) load_batch<kByExpert>(a, block, batch_at(a, first, last));
-    while (first < last) {
-      const Batch batch = batch_at(a, first, last);
-      assign<kByExpert>(a, block, batch);
-      send_batch<kByExpert, Payload>(a, block, batch);
-      first += batch.size;
-      if (first < last) load_batch<kByExpert>(a, block, batch_at(a, first, last));
+MORI_DEVICE void send_all(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
+  const uint32_t turns = a.chunks / a.senders, end = block_begin(a, block_id() + 1);
+  const bool last_warp = warp_id() + 1 == warps_per_block();
+  uint32_t at = batch.first, turn = 0;
+  auto chunk_end = [&](uint32_t of) { return chunk_begin(a, block_id(), of + 1); };
+  auto next_stop = [&](uint32_t behind) {  // where the chunk of token `at` ends, or the batch
+    uint32_t of = turn;
+    while (of + 1 < turns && chunk_end(of) <= at) ++of;
+    return chunk_end(of) < behind ? chunk_end(of) : behind;
+  };
+  auto publish = [&] {  // the chunks that end here, without tokens too
+    for (; turn < turns && chunk_end(turn) <= at; ++turn) {
+      if (last_warp) publish_chunk<kByExpert>(a, block, turn * a.senders + block_id());
     }
-    if (turn + 1 == a.chunks / a.senders) note_time(a.trace, kTraceSent);
-    publish_chunk<kByExpert>(a, block, turn * a.senders + block_id());
+  };
+  publish();
+  while (at < end) {
+    const uint32_t behind = batch.first + batch.size;
+    uint64_t* masks = global<uint64_t>(a.routing.masks) + batch.first;
+    for (uint32_t t = block_lane(); t < batch.size; t += block_lanes()) masks[t] = block.masks[t];
+    assign_rows(a, block, batch);
+    if (a.load != 0) add_load(a, block, batch);
+    uint32_t stop = next_stop(behind);
+    if (kByExpert && last_warp) assign_slots(a, block, at - batch.first, stop - batch.first);
+    sync_block();
+    while (at < behind) {
+      const uint32_t begin = at - batch.first, part_end = stop - batch.first;
+      at = stop;
+      if (at < behind) stop = next_stop(behind);
+      // The last warp is one part ahead with the slots, and raises flags while the others go on.
+      if (kByExpert && last_warp) assign_slots(a, block, part_end, stop - batch.first);
+      send_tokens<kByExpert, Payload>(a, block, batch, begin, part_end);
+      sync_block();
+      if (at == end) note_time(a.trace, kTraceSent);
+      if (last_warp) count_sent(a, block, begin, part_end);
+      publish();
+    }
+    if (at == end) break;
+    batch = batch_at(a, at, end);
+    sync_block();  // the last warp has counted
+    load_batch<kByExpert>(a, block, batch);
+    sync_block();
   }
+  if (a.trace != 0) sync_block();
   note_time(a.trace, kTracePublished);
 }
 
