@@ -24,7 +24,7 @@ _IO = (
 )
 _MEMBERS = {name: value for kind in (StatusCode, MemoryLocationType) for name, value in kind.__members__.items()}
 
-__all__ = [*_IO, *_MEMBERS]  # noqa: PLE0604
+__all__ = [*_IO, *_MEMBERS]
 
 
 def __getattr__(name: str) -> Any:
