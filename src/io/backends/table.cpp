@@ -7,6 +7,7 @@
 #include "src/core/errors.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
 #include "src/io/backends/shm/shm_backend.hpp"
+#include "src/io/backends/tcp/tcp.hpp"
 
 namespace mori::io {
 namespace {
@@ -21,6 +22,7 @@ std::unique_ptr<Backend> make_shm(Host& host, const BackendOptions& options) {
 
 constexpr BackendRow kTable[] = {
     {"shm", make_shm, true},
+    {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
 };
