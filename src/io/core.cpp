@@ -238,6 +238,7 @@ void Core::forget(const std::string& engine) {
     const std::lock_guard lock(mutex_);
     engines_.erase(engine);
   }
+  known->retire();
   const bool quiet =
       quiesce([&](const Transfer& t) { return t.request().remote->engine == known; },
               StatusCode::err_bad_state, "engine '" + engine + "' was deregistered here", deadline);

@@ -59,11 +59,7 @@ std::shared_ptr<Peer> RemoteEngine::peer(Deadline deadline) {
   if (auto peer = connected()) return peer;
   const std::lock_guard connecting(connecting_);
   if (auto peer = connected()) return peer;
-  uint64_t generation;
-  {
-    const std::lock_guard lock(mutex_);
-    generation = generation_;
-  }
+  const uint64_t generation = generation_.load();
   auto peer = host_.connect(address(), deadline);
   const std::lock_guard lock(mutex_);
   if (generation == generation_) peer_ = peer;  // else it broke again in between: the next use connects
@@ -82,16 +78,18 @@ RemoteMemoryPtr RemoteEngine::memory(const RemoteRegion& region) {
 }
 
 RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline) {
+  if (retired_.load())
+    throw Refused(StatusCode::err_bad_state,
+                  "engine '" + memory.region.engine +
+                      "' was deregistered here or restarted; exchange descriptors again");
+  std::unique_lock opening(memory.mutex_);
+  if (memory.opened_ && memory.opened_->generation == generation_.load()) return *memory.opened_;
+  opening.unlock();
   auto peer = this->peer(deadline);
-  const std::lock_guard opening(memory.mutex_);
+  opening.lock();
   const RemoteRegion& region = memory.region;
   for (int tries = 0;; ++tries) {
-    uint64_t generation, revocations;
-    {
-      const std::lock_guard lock(mutex_);
-      generation = generation_;
-      revocations = revocations_;
-    }
+    const uint64_t generation = generation_.load(), revocations = revocations_.load();
     if (memory.opened_ && memory.opened_->generation == generation) return *memory.opened_;
     auto attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
     PinNote note{region.id, region.key, region.address, region.bytes, 0};
@@ -121,9 +119,11 @@ RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline)
 }
 
 std::vector<Candidate>& RemoteEngine::list(RemotePin& pin, const Region& local) {
-  auto& candidates = pin.candidates[{local.location, local.device}];
-  const auto backends = host_.backends();
-  if (candidates.size() != backends.size()) {  // the first use, or a backend came or went
+  auto& [version, candidates] = pin.candidates[{local.location, local.device}];
+  const uint64_t newest = host_.backends_version();
+  if (version != newest) {  // the first use, or a backend came or went
+    const auto backends = host_.backends();
+    version = newest;
     std::vector<Candidate> fresh;
     for (Backend* backend : backends) {
       const auto known = std::find_if(candidates.begin(), candidates.end(),
@@ -158,12 +158,15 @@ Choice RemoteEngine::choose(RemoteMemory& memory, const Region& local, uint64_t 
     if (best) break;
   }
   if (best) return {best->backend, best->prepared.route, opened.peer, opened.pin, opened.offset};
-  {
+  const bool nothing = std::none_of(candidates.begin(), candidates.end(),
+                                    [](const Candidate& c) { return bool(c.prepared.route); });
+  if (nothing) {
     // The next transfer opens it again: its owner may have made another backend since.
     const std::lock_guard opening(memory.mutex_);
     memory.opened_.reset();
     const std::lock_guard forgetting(mutex_);
-    pins_.erase(pin.region.id);
+    const auto known = pins_.find(pin.region.id);
+    if (known != pins_.end() && known->second == opened.pin && pin.candidates.size() == 1) pins_.erase(known);
   }
   std::string reasons;
   for (Candidate& candidate : candidates) {
@@ -188,7 +191,7 @@ std::vector<Candidate> RemoteEngine::explain(RemoteMemory& memory, const Region&
 
 void RemoteEngine::failed(RemotePin& pin, const Region& local, Backend& backend) {
   const std::lock_guard lock(pin.mutex);
-  for (Candidate& candidate : pin.candidates[{local.location, local.device}]) {
+  for (Candidate& candidate : pin.candidates[{local.location, local.device}].second) {
     if (candidate.backend != &backend) continue;
     candidate.asked = false;
     candidate.prepared = {};
@@ -236,8 +239,8 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::revoked(u
     pins_.erase(pin->region.id);
   }
   const std::lock_guard lock(pin->mutex);
-  for (auto& [kind, candidates] : pin->candidates)
-    for (Candidate& candidate : candidates)
+  for (auto& [kind, listed] : pin->candidates)
+    for (Candidate& candidate : listed.second)
       if (candidate.prepared.route)
         routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
   pin->candidates.clear();
@@ -254,8 +257,8 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::take_rout
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> routes;
   for (auto& [id, pin] : pins) {
     const std::lock_guard lock(pin->mutex);
-    for (auto& [kind, candidates] : pin->candidates)
-      for (Candidate& candidate : candidates)
+    for (auto& [kind, listed] : pin->candidates)
+      for (Candidate& candidate : listed.second)
         if (candidate.prepared.route)
           routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
     pin->candidates.clear();
@@ -272,8 +275,8 @@ std::vector<std::shared_ptr<Route>> RemoteEngine::take_routes(Backend* backend) 
   std::vector<std::shared_ptr<Route>> routes;
   for (const auto& pin : pins) {
     const std::lock_guard lock(pin->mutex);
-    for (auto& [kind, candidates] : pin->candidates)
-      for (Candidate& candidate : candidates)
+    for (auto& [kind, listed] : pin->candidates)
+      for (Candidate& candidate : listed.second)
         if (candidate.backend == backend && candidate.prepared.route)
           routes.push_back(std::exchange(candidate.prepared, {}).route);
   }
