@@ -33,6 +33,8 @@ SubmitOptions options(uint64_t uid, const py::object& deadline_s, const py::obje
   o.announce = announce;
   if (!deadline_s.is_none()) o.deadline = deadline_after(deadline_s);
   if (!notify.is_none()) o.notify = notify.cast<std::string>();
+  if (o.notify.size() > 1u << 20)  // before the bytes move, not after
+    throw mori::core::ConfigError("notify has " + std::to_string(o.notify.size()) + " bytes; at most 1048576");
   return o;
 }
 

@@ -12,7 +12,7 @@ import mori
 import numpy as np
 import pytest
 from io_engines import Pair, engines
-from mori.io import BackendType, EngineDesc, IOEngine, IOEngineConfig, MemoryDesc, MemoryLocationType, Strided
+from mori.io import BackendType, EngineDesc, IOEngine, IOEngineConfig, MemoryDesc, MemoryLocationType, StatusCode, Strided
 
 pytestmark = pytest.mark.timeout(60)
 CPU, GPU = MemoryLocationType.CPU, MemoryLocationType.GPU
@@ -81,9 +81,13 @@ RAISED: dict[str, tuple[Callable[[Pair], Any], str]] = {
     "engine-key-long": (lambda p: IOEngine("k" * 256), "1 to 255 bytes"),
     "engine-port": (lambda p: IOEngine("c", IOEngineConfig(port=70000)), "port=70000"),
     "engine-timeout": (lambda p: IOEngine("c", IOEngineConfig(timeout_s=-1.0)), "timeout_s=-1.0"),
-    "engine-short-secret": (lambda p: IOEngine("c", IOEngineConfig(secret="short")), "16 bytes"),
+    "engine-short-secret": (lambda p: IOEngine("c", IOEngineConfig(secret="short")), "at least 16"),
     "engine-open-to-all-without-secret": (lambda p: IOEngine("c", IOEngineConfig(host="0.0.0.0")), "secret"),
-    "notify-too-long": (lambda p: p.a.send_notification("b", bytes((1 << 20) + 1)), "MiB"),
+    "notify-too-long": (lambda p: p.a.send_notification("b", bytes((1 << 20) + 1)), "at most 1048576"),
+    "notify-too-long-with-a-transfer": (
+        lambda p: p.session.write(0, 0, 1, 1, notify=bytes((1 << 20) + 1)),
+        "at most 1048576",
+    ),
 }
 
 FAILED: dict[str, tuple[Callable[[Pair], Any], str]] = {
@@ -114,7 +118,7 @@ def test_refused_by_an_exception(case: str) -> None:
         assert isinstance(refusal.value, (ValueError, mori.TransportError))
         if not case.startswith("wait"):
             assert not pair.y.any()
-        assert pair.session.write(0, 0, 16).Wait() == 0, "the engine works on"
+        assert pair.session.write(0, 0, 16).Wait() == StatusCode.SUCCESS, "the engine works on"
 
 
 @pytest.mark.parametrize("case", FAILED)
@@ -151,5 +155,5 @@ def test_odd_sizes_are_fine(op: str, size: int) -> None:
 def test_nothing_is_a_transfer_too() -> None:
     with engines(size=SIZE) as pair:
         for status in (pair.session.batch_write([], [], [], 1), pair.session.batch_read(np.zeros(0, int), [], 5)):
-            assert status.Wait() == 0 and status.bytes_total == 0
+            assert status.Wait() == StatusCode.SUCCESS and status.bytes_total == 0
         assert pair.a.batch_write([], [], [], [], [], []) == []
