@@ -16,6 +16,7 @@ using namespace mori::io;
 
 void bind_io_status(py::module_& module);
 void bind_io_planner(py::module_& module);
+void bind_io_rdma(py::module_& module);
 
 namespace {
 
@@ -133,6 +134,7 @@ void bind_io(py::module_& module) {
   py::module_ m = module.def_submodule("io", "See mori.io.");
   bind_io_status(m);
   bind_io_planner(m);
+  bind_io_rdma(m);
   const auto quietly = py::call_guard<py::gil_scoped_release>();
 
   py::class_<Strided>(m, "Strided", "`count` offsets: start, start + stride, ...")

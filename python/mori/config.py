@@ -155,6 +155,13 @@ class Config:
         "0 or 1",
         "Transfer engines take other addresses without a secret, too: whoever reaches the port may connect.",
     )
+    rdma_devices: str = _variable(
+        "MORI_RDMA_DEVICES",
+        "",
+        str,
+        "names, separated by commas",
+        "NICs that transfer engines choose from; empty means all.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

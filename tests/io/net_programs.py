@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Small C++ programs of tests/io, compiled once a session and driven by lines, as processes to kill and stop.
 
-    program = build(folder, "tcp_main", sanitizer="")     -> path of an executable
-    engine = Driven([program, "A", "127.0.0.1", "0", "-", "1"])
-    engine("alive", "B", 1000)                             -> the answer's fields; Failed if it is not "ok"
+program = build(folder, "tcp_main", sanitizer="")     -> path of an executable
+engine = Driven([program, "A", "127.0.0.1", "0", "-", "1"])
+engine("alive", "B", 1000)                             -> the answer's fields; Failed if it is not "ok"
 """
 
 from __future__ import annotations

@@ -39,9 +39,7 @@ class Engine(Driven):
         same_host: bool = True,
         **options: int,
     ) -> None:
-        super().__init__(
-            [program, key, host, port, secret, int(same_host), *(f"{n}={v}" for n, v in options.items())]
-        )
+        super().__init__([program, key, host, port, secret, int(same_host), *(f"{n}={v}" for n, v in options.items())])
         self.key, self.folder, self.host = key, folder, host
         self.incarnation, self.port = self.hello[0], int(self.hello[1])
         self._lists = 0

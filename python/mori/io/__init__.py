@@ -24,6 +24,7 @@ from mori._core.io import TransferStatus as TransferStatus
 from ._configs import FabricBackendConfig, IOEngineConfig, RdmaBackendConfig, XgmiBackendConfig
 from ._descriptors import EngineDesc, MemoryDesc
 from ._engine import IOEngine, Notification, TraceEvent
+from ._observe import prometheus, trace_events, write_trace
 from ._session import Explanation, IOEngineSession, Route
 
 __all__ = [
@@ -46,7 +47,10 @@ __all__ = [
     "TraceEvent",
     "TransferStatus",
     "XgmiBackendConfig",
+    "prometheus",
     "set_log_level",
+    "trace_events",
+    "write_trace",
 ]
 
 

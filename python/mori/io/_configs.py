@@ -11,6 +11,7 @@ from typing import Any
 
 from mori._core import io as _io
 
+from ..config import load
 from ..errors import ConfigError
 
 __all__ = ["FabricBackendConfig", "IOEngineConfig", "RdmaBackendConfig", "XgmiBackendConfig"]
@@ -67,7 +68,16 @@ class IOEngineConfig:
 
 @dataclasses.dataclass
 class RdmaBackendConfig:
-    """Settings of the `rdma` backend."""
+    """Settings of the `rdma` backend; docs/io_rdma.md says which are worth touching.
+
+    The first thirteen are those that frameworks pass; `num_worker_threads` and `notif_per_qp` change nothing here.
+    `devices`: names of NICs to choose from, separated by commas (default: the variable `MORI_RDMA_DEVICES`; empty =
+    all, nearest first). `spare_nics`: further NICs that memory is registered with, for failover. `gid_index`: -1 =
+    RoCE v2 over IPv4 first. `port`: 0 = the first active one. `mtu`: bytes, 0 = what both ports can. `ack_timeout`:
+    4.096 us * 2**value until a packet is sent again, `retry_count` times. `window_bytes`: in flight per queue pair.
+    `max_recoveries`: broken rails that one transfer survives. `quiesce_ms`: for the peer's word that a broken rail's
+    other end is closed. `library`: another libibverbs.
+    """
 
     qp_per_transfer: int = 1
     post_batch_size: int = -1
@@ -82,6 +92,24 @@ class RdmaBackendConfig:
     max_send_wr: int = 8192
     max_cqe_num: int = 16384
     max_msg_sge: int = 4
+    devices: str = dataclasses.field(default_factory=lambda: load().rdma_devices)
+    spare_nics: int = 1
+    gid_index: int = -1
+    port: int = 0
+    mtu: int = 0
+    traffic_class: int = 0
+    service_level: int = 0
+    ack_timeout: int = 14
+    retry_count: int = 6
+    inline_bytes: int = 64
+    window_bytes: int = 8 << 20
+    max_recoveries: int = 3
+    spin_us: int = 50
+    cancel_grace_ms: int = 20
+    quiesce_ms: int = 2000
+    probe_ms: int = 3000
+    retry_after_ms: int = 5000
+    library: str = ""
 
 
 @dataclasses.dataclass

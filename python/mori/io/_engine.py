@@ -172,7 +172,9 @@ class IOEngine:
                 for name, automatic in _io.backend_table():
                     if automatic and name not in there:
                         try:
-                            self._core.add_backend(name, {})
+                            self._core.add_backend(
+                                name, backend_options(RdmaBackendConfig() if name == "rdma" else None)
+                            )
                         except TransportError as error:
                             _log.debug("no %s backend: %s", name, error)
             self._complete = True
