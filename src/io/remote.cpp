@@ -68,7 +68,7 @@ std::shared_ptr<Peer> RemoteEngine::peer(Deadline deadline) {
 
 RemoteMemoryPtr RemoteEngine::memory(const RemoteRegion& region) {
   const std::lock_guard lock(mutex_);
-  auto& known = memories_[{region.id, region.key}];
+  auto& known = memories_[{region.id, region.key, region.address, region.bytes}];
   auto memory = known.lock();
   if (!memory) {
     memory = std::make_shared<RemoteMemory>(shared_from_this(), region);

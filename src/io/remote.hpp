@@ -18,6 +18,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -141,7 +142,8 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
   std::atomic<uint64_t> generation_{1};  // of the connection; changed under mutex_
   std::atomic<uint64_t> revocations_{0};
   std::unordered_map<uint64_t, std::shared_ptr<RemotePin>> pins_;  // by the pin's id
-  std::map<std::pair<uint64_t, RegionKey>, std::weak_ptr<RemoteMemory>> memories_;
+  /// By all that a descriptor says of the range: one that lies must not change what an honest one means.
+  std::map<std::tuple<uint64_t, RegionKey, uint64_t, uint64_t>, std::weak_ptr<RemoteMemory>> memories_;
 };
 
 /// The entry that an owner adds to a memory's attachments: which pin it is in, and where.

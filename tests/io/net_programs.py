@@ -27,6 +27,12 @@ SOURCES = {
         *sorted((IO / "control").glob("*.cpp")),
         *sorted((IO / "backends/tcp").glob("*.cpp")),
     ],
+    "engine_main": [
+        *sorted(IO.glob("*.cpp")),
+        *sorted((IO / "control").glob("*.cpp")),
+        *sorted((IO / "backends/loopback").glob("*.cpp")),
+        IO / "backends/backend_options.cpp",
+    ],
     "fuzz_main": [*sorted((IO / "control").glob("*.cpp")), IO / "backends/tcp/frames.cpp"],
 }
 SANITIZE = {

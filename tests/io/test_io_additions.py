@@ -7,11 +7,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-import mori
 import numpy as np
 import pytest
 from io_engines import Pair, assert_moved, blocks, engine, engines, introduce, random_bytes
 from mori.io import StatusCode, Strided
+
+import mori
 
 pytestmark = pytest.mark.timeout(60)
 SLOW = ("loopback", {"mode": 1, "delay_us": 1000, "chunk_bytes": 4096})
@@ -179,7 +180,8 @@ def test_importing_and_using_needs_no_torch() -> None:
 
     code = (
         "import sys, numpy; sys.modules['torch'] = None; import mori.io as io, mori.cpp;"
-        "a = io.IOEngine('a'); m = a.register_buffer(numpy.zeros(9, 'u1')); a.create_session(m, m).write(0, 0, 9).wait(5)"
+        "a = io.IOEngine('a'); m = a.register_buffer(numpy.zeros(9, 'u1')); "
+        "a.create_session(m, m).write(0, 0, 9).wait(5)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr

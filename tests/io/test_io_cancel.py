@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 
-import mori
 import pytest
 from io_engines import engines
 from mori.io import StatusCode
+
+import mori
 
 pytestmark = pytest.mark.timeout(60)
 SLOW = ("loopback", {"mode": 1, "delay_us": 3000, "chunk_bytes": 4096})
@@ -96,7 +97,9 @@ def test_a_wait_that_times_out_leaves_the_transfer_alone() -> None:
 def test_progress_is_told() -> None:
     with engines(SLOW) as pair:
         seen: list[tuple[int, int]] = []
-        pair.session.write(0, 0, 81920).wait(10, progress=lambda done, total: seen.append((done, total)), interval_s=0.01)
+        pair.session.write(0, 0, 81920).wait(
+            10, progress=lambda done, total: seen.append((done, total)), interval_s=0.01
+        )
         assert seen[-1] == (81920, 81920) and len(seen) > 2
         assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 

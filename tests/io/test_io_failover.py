@@ -32,7 +32,7 @@ def test_every_byte_arrives_once_in_spite_of_faults(mode: int, op: str) -> None:
                 assert (pair.x[lo : lo + 640] == pair.y[ro : ro + 640]).all(), "lost, or sent twice"
         counted = pair.a.metrics()["engine"]
         assert counted["reroutes"] > 5 and counted["backend_faults"] == 0
-        assert 0 < counted["resent_bytes"]
+        assert counted["resent_bytes"] > 0
         assert counted["ended"] == {"success": 5}
 
 

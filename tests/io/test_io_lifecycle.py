@@ -10,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
-import mori
 import numpy as np
 import pytest
 from io_engines import engine, engines, introduce, random_bytes
 from mori.io import EngineDesc, IOEngine, IOEngineConfig, MemoryDesc, StatusCode
+
+import mori
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -66,7 +68,7 @@ def test_a_connection_that_broke_is_made_again() -> None:
         introduce(pair.b, pair.a)
         pair.b.deregister_remote_engine(pair.a.get_engine_desc())  # closes the connection
         deadline = time.monotonic() + 5
-        while not (status := pair.session.write(64, 64, 64)).Wait() == StatusCode.SUCCESS:
+        while (status := pair.session.write(64, 64, 64)).Wait() != StatusCode.SUCCESS:
             assert time.monotonic() < deadline, status.Message()
             time.sleep(0.01)
         assert (pair.x[:128] == pair.y[:128]).all()
@@ -93,14 +95,17 @@ def test_alive_asks_the_peer() -> None:
         "import sys; from mori.io import *; b = IOEngine('b', IOEngineConfig(backends=[]));"
         "sys.stdout.buffer.write(b.get_engine_desc().pack()); sys.stdout.flush(); sys.stdin.read()"
     )
-    with engine("a") as a, subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
+    with (
+        engine("a") as a,
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
+    ):
         try:
             assert child.stdout is not None
             a.register_remote_engine(EngineDesc.unpack(os.read(child.stdout.fileno(), 4096)))
             assert a.alive("b")
             os.kill(child.pid, signal.SIGSTOP)
+            while ") T" not in Path(f"/proc/{child.pid}/stat").read_text():
+                time.sleep(0.001)
             began = time.monotonic()
             assert not a.alive("b", timeout_s=0.3)
             assert time.monotonic() - began < 3

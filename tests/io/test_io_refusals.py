@@ -8,11 +8,21 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import mori
 import numpy as np
 import pytest
 from io_engines import Pair, engines
-from mori.io import BackendType, EngineDesc, IOEngine, IOEngineConfig, MemoryDesc, MemoryLocationType, StatusCode, Strided
+from mori.io import (
+    BackendType,
+    EngineDesc,
+    IOEngine,
+    IOEngineConfig,
+    MemoryDesc,
+    MemoryLocationType,
+    StatusCode,
+    Strided,
+)
+
+import mori
 
 pytestmark = pytest.mark.timeout(60)
 CPU, GPU = MemoryLocationType.CPU, MemoryLocationType.GPU
@@ -67,7 +77,10 @@ RAISED: dict[str, tuple[Callable[[Pair], Any], str]] = {
         lambda p: p.session.batch_read(np.array([1 << 63], np.uint64), [0], [1], 1),
         "the value 9223372036854775808",
     ),
-    "batch-lists-differ": (lambda p: p.a.batch_write([p.mine], [[0]], [p.theirs], [[0]], [[1]], []), "one for each pair"),
+    "batch-lists-differ": (
+        lambda p: p.a.batch_write([p.mine], [[0]], [p.theirs], [[0]], [[1]], []),
+        "one for each pair",
+    ),
     "deadline-negative": (lambda p: p.session.write(0, 0, 1, 1, deadline_s=-1), "deadline_s=-1"),
     "prepare-bad-op": (lambda p: p.session.prepare("push", [0], [0], 1), "op='push'"),
     "prepare-out-of-range": (lambda p: p.session.prepare("write", [0], [SIZE], 1), f"remote_offsets[0]={SIZE}"),
@@ -99,7 +112,10 @@ FAILED: dict[str, tuple[Callable[[Pair], Any], str]] = {
     "batch-unequal": (lambda p: p.session.batch_write([0, 8], [0], 8, 1), "remote_offsets has 1"),
     "batch-sizes-unequal": (lambda p: p.session.batch_write([0, 8, 16], [0, 8, 16], [8, 8], 1), "sizes has 2"),
     "batch-overflowing": (lambda p: p.session.batch_read([0], [(1 << 63) - 1], [1 << 62], 1), "leave the"),
-    "strided-beyond": (lambda p: p.session.batch_write(Strided(0, SIZE // 4, 5), Strided(0, 8, 5), 8), "leave the local"),
+    "strided-beyond": (
+        lambda p: p.session.batch_write(Strided(0, SIZE // 4, 5), Strided(0, 8, 5), 8),
+        "leave the local",
+    ),
     "engine-write-unknown-peer": (
         lambda p: p.a.write(p.mine, 0, dataclasses.replace(p.theirs, engine_key="x"), 0, 1, 1),
         "'x' is not known here",
