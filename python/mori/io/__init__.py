@@ -24,6 +24,7 @@ from mori._core.io import TransferStatus as TransferStatus
 from ._configs import FabricBackendConfig, IOEngineConfig, RdmaBackendConfig, XgmiBackendConfig
 from ._descriptors import EngineDesc, MemoryDesc
 from ._engine import IOEngine, Notification, TraceEvent
+from ._memory import SharedMemory, empty
 from ._observe import prometheus, trace_events, write_trace
 from ._session import Explanation, IOEngineSession, Route
 
@@ -42,11 +43,13 @@ __all__ = [
     "PreparedTransfer",
     "RdmaBackendConfig",
     "Route",
+    "SharedMemory",
     "StatusCode",
     "Strided",
     "TraceEvent",
     "TransferStatus",
     "XgmiBackendConfig",
+    "empty",
     "prometheus",
     "set_log_level",
     "trace_events",

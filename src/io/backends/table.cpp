@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 #include "src/io/backends/table.hpp"
 
+#include "src/io/backends/file/file.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
 #include "src/io/backends/p2p/p2p.hpp"
 #include "src/io/backends/rdma/rdma.hpp"
@@ -23,6 +24,7 @@ constexpr BackendRow kTable[] = {
     {"shm", make_shm, true},
     {"p2p", p2p::make_backend, true},
     {"rdma", rdma::make_backend, true},
+    {"file", file::make_backend, true},
     {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
