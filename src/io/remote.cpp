@@ -34,6 +34,15 @@ void ask(Candidate& candidate, const RemotePin& pin, const Region& local, Peer& 
   candidate.asked = true;
 }
 
+void take_routes_of(RemotePin& pin, std::vector<std::pair<Backend*, std::shared_ptr<Route>>>& routes) {
+  const std::lock_guard lock(pin.mutex);
+  for (auto& [kind, listed] : pin.candidates)
+    for (Candidate& candidate : listed.second)
+      if (candidate.prepared.route)
+        routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
+  pin.candidates.clear();
+}
+
 double cost_us(const Prepared& p, uint64_t bytes) {
   return p.latency_us + (p.bytes_per_second > 0 ? double(bytes) / p.bytes_per_second * 1e6 : 0);
 }
@@ -68,6 +77,10 @@ std::shared_ptr<Peer> RemoteEngine::peer(Deadline deadline) {
 
 RemoteMemoryPtr RemoteEngine::memory(const RemoteRegion& region) {
   const std::lock_guard lock(mutex_);
+  if (memories_.size() >= prune_at_) {
+    std::erase_if(memories_, [](const auto& entry) { return entry.second.expired(); });
+    prune_at_ = 2 * memories_.size() + 64;
+  }
   auto& known = memories_[{region.id, region.key, region.address, region.bytes}];
   auto memory = known.lock();
   if (!memory) {
@@ -91,7 +104,18 @@ RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline)
   for (int tries = 0;; ++tries) {
     const uint64_t generation = generation_.load(), revocations = revocations_.load();
     if (memory.opened_ && memory.opened_->generation == generation) return *memory.opened_;
-    auto attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
+    control::Attachments attachments;
+    try {
+      attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
+    } catch (const PeerLost&) {
+      if (tries > 0) throw;
+      {  // it broke without anybody noticing until this use
+        const std::lock_guard lock(mutex_);
+        if (peer_ == peer) peer_.reset();
+      }
+      peer = this->peer(deadline);
+      continue;
+    }
     PinNote note{region.id, region.key, region.address, region.bytes, 0};
     for (const auto& [name, bytes] : attachments)
       if (name == kPinNote) note = decode_pin_note(bytes);
@@ -112,6 +136,7 @@ RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline)
       pin->region.bytes = note.bytes;
       pin->attachments = std::move(attachments);
     }
+    pin->opened_as.insert(region.id);
     RemoteMemory::Opened opened{pin, std::move(peer), note.offset, generation};
     if (generation == generation_) memory.opened_ = opened;
     return opened;
@@ -213,37 +238,26 @@ void RemoteEngine::lost() {
 
 std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::revoked(uint64_t memory_id) {
   std::vector<RemoteMemoryPtr> memories;
+  std::shared_ptr<RemotePin> unused;
   {
     const std::lock_guard lock(mutex_);
     ++revocations_;
     for (auto& [name, known] : memories_)
-      if (auto memory = known.lock()) memories.push_back(std::move(memory));
+      if (auto memory = known.lock(); memory && memory->region.id == memory_id)
+        memories.push_back(std::move(memory));
+    for (auto at = pins_.begin(); at != pins_.end(); ++at) {
+      if (at->second->opened_as.erase(memory_id) == 0 || !at->second->opened_as.empty()) continue;
+      unused = at->second;
+      pins_.erase(at);
+      break;
+    }
   }
-  std::shared_ptr<RemotePin> pin;
-  size_t others = 0;
   for (const auto& memory : memories) {
     const std::lock_guard lock(memory->mutex_);
-    if (memory->region.id != memory_id || !memory->opened_) continue;
-    pin = memory->opened_->pin;
     memory->opened_.reset();
   }
-  if (!pin) return {};
-  for (const auto& memory : memories) {
-    const std::lock_guard lock(memory->mutex_);
-    others += memory->opened_ && memory->opened_->pin == pin;
-  }
-  if (others > 0) return {};
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> routes;
-  {
-    const std::lock_guard lock(mutex_);
-    pins_.erase(pin->region.id);
-  }
-  const std::lock_guard lock(pin->mutex);
-  for (auto& [kind, listed] : pin->candidates)
-    for (Candidate& candidate : listed.second)
-      if (candidate.prepared.route)
-        routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
-  pin->candidates.clear();
+  if (unused) take_routes_of(*unused, routes);
   return routes;
 }
 
@@ -255,14 +269,7 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::take_rout
     pins.swap(pins_);
   }
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> routes;
-  for (auto& [id, pin] : pins) {
-    const std::lock_guard lock(pin->mutex);
-    for (auto& [kind, listed] : pin->candidates)
-      for (Candidate& candidate : listed.second)
-        if (candidate.prepared.route)
-          routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
-    pin->candidates.clear();
-  }
+  for (auto& [id, pin] : pins) take_routes_of(*pin, routes);
   return routes;
 }
 

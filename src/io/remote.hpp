@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <unordered_map>
@@ -46,6 +47,8 @@ struct Candidate {
 struct RemotePin {
   RemoteRegion region;
   control::Attachments attachments;
+  std::set<uint64_t>
+      opened_as;  ///< ids of the memories; under the engine's mutex. None left: routes are revoked
   std::mutex mutex;
   /// With the version of the engine's list of backends that they were made for.
   std::map<LocalKind, std::pair<uint64_t, std::vector<Candidate>>> candidates;
@@ -144,6 +147,7 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
   std::unordered_map<uint64_t, std::shared_ptr<RemotePin>> pins_;  // by the pin's id
   /// By all that a descriptor says of the range: one that lies must not change what an honest one means.
   std::map<std::tuple<uint64_t, RegionKey, uint64_t, uint64_t>, std::weak_ptr<RemoteMemory>> memories_;
+  size_t prune_at_ = 64;
 };
 
 /// The entry that an owner adds to a memory's attachments: which pin it is in, and where.
