@@ -34,16 +34,12 @@ SOURCES = {
         *sorted((IO / "control").glob("*.cpp")),
         *(IO / f"backends/tcp/{name}.cpp" for name in ("frames", "inlet", "loop")),
     ],
-<<<<<<< HEAD
     "engine_main": [
         *sorted(IO.glob("*.cpp")),
         *sorted((IO / "control").glob("*.cpp")),
         *sorted((IO / "backends/loopback").glob("*.cpp")),
         IO / "backends/backend_options.cpp",
     ],
-    "fuzz_main": [*sorted((IO / "control").glob("*.cpp")), IO / "backends/tcp/frames.cpp"],
-=======
->>>>>>> io
 }
 SANITIZE = {
     "": ["-O1"],
