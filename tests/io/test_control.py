@@ -91,7 +91,7 @@ def test_both_ends_of_a_connection_ask(start: Start) -> None:
     b.connect(a)
     assert b("ask", "A", "hello", 1000) == ["tcp:hello:B"]
     assert b("stream", "A", 2000) == ["keys agree"]
-    assert "control_connections=1 " in a("counters")[0]
+    assert "connections=1 " in a("counters")[0]
 
 
 def test_both_dial_at_once(start: Start) -> None:
