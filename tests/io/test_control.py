@@ -13,7 +13,7 @@ import pytest
 from net_programs import Driven, Failed, build, compiler
 from proxy import Proxy
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 SECRET = "an example secret of 32 bytes..."
 
 

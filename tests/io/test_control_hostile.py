@@ -18,7 +18,7 @@ import raw_peer
 from net_programs import Driven, build, compiler
 from raw_peer import ASK, CHALLENGE, DONE, HELLO, PING, PROOF, REFUSAL, RawPeer, hello_body, message
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 SECRET = "an example secret of 32 bytes..."
 
 

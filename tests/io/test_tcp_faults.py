@@ -15,7 +15,7 @@ from net_programs import Failed, build, compiler
 from proxy import Proxy
 from tcp_crew import Engine, Memory, blocks, copied
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 BLOCK, COUNT = 64 << 10, 3000
 SIZE = BLOCK * COUNT  # some 200 MB: longer under way than a test takes to interfere
 SUCCESS, BAD_STATE, NOT_FOUND, TIMEOUT, CANCELLED, PEER_LOST, TRANSPORT = 0, 14, 12, 16, 17, 18, 19
