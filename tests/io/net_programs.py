@@ -101,6 +101,15 @@ class Driven:
     """A running program. Calls are answered in order, one at a time."""
 
     def __init__(self, arguments: Sequence[object], environment: dict[str, str] | None = None) -> None:
+        try:
+            self._start(arguments, environment)
+        except RuntimeError as error:
+            # Some kernels spread addresses more widely than ThreadSanitizer expects.
+            if "unexpected memory mapping" not in str(error):
+                raise
+            self._start(["setarch", "-R", *arguments], environment)
+
+    def _start(self, arguments: Sequence[object], environment: dict[str, str] | None) -> None:
         self.process = subprocess.Popen(
             [str(a) for a in arguments],
             stdin=subprocess.PIPE,
