@@ -25,7 +25,7 @@ __all__ = ["Mooncake", "Nixl"]
 class Nixl(Contender):
     """Agent API over UCX. The progress threads that a target needs spin, so pairs are stopped out of turn."""
 
-    name, spins = "nixl", True
+    name = "nixl"
 
     def __init__(self, settings: IoSettings, *, target: bool, gpu: int = 0) -> None:
         super().__init__(settings, target=target, gpu=gpu)
@@ -104,7 +104,7 @@ class Nixl(Contender):
 class Mooncake(Contender):
     """TransferEngine with its own handshake, over tcp or rdma."""
 
-    name, spins = "mooncake", True
+    name = "mooncake"
 
     def __init__(self, settings: IoSettings, *, target: bool, gpu: int = 0) -> None:
         super().__init__(settings, target=target, gpu=gpu)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from .io_settings import IoCase, IoSettings
-from .report import Row
 
 __all__ = ["fio_us", "perftest_us", "tool_rows"]
 
@@ -120,7 +119,3 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
 def spread(us: float) -> list[int]:
     """A tool gives one number: as samples for a row."""
     return np.full(1, us * 1e3).astype(np.int64).tolist()
-
-
-def is_tool(row: Row) -> bool:
-    return row.impl in ("perftest", "fio")
