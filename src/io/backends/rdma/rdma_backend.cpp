@@ -267,6 +267,7 @@ bool RdmaBackend::help(Job&) {
     deliver(std::move(done));
     if (did) return true;
     if (Clock::now() >= until) return false;
+    std::this_thread::yield();
   }
 }
 
