@@ -17,6 +17,7 @@ using namespace mori::io;
 void bind_io_status(py::module_& module);
 void bind_io_planner(py::module_& module);
 void bind_io_rdma(py::module_& module);
+void bind_io_memory(py::module_& module);
 
 namespace {
 
@@ -133,6 +134,7 @@ void bind_io(py::module_& module) {
   bind_io_status(m);
   bind_io_planner(m);
   bind_io_rdma(m);
+  bind_io_memory(m);
   const auto quietly = py::call_guard<py::gil_scoped_release>();
 
   py::class_<Strided>(m, "Strided", "`count` offsets: start, start + stride, ...")

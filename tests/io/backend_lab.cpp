@@ -14,6 +14,7 @@
 #include <mutex>
 #include <thread>
 
+#include "src/io/backends/file/file_backend.hpp"
 #include "src/io/backends/shm/shared_memory.hpp"
 #include "src/io/backends/shm/shm_backend.hpp"
 #include "src/io/errors.hpp"
@@ -59,6 +60,52 @@ const shm::System kSystem{[](pid_t pid, const iovec* a, unsigned long n, const i
                             faults.tracer = pid;
                             return 0;
                           }};
+
+struct FileFaults {
+  std::atomic<int> error{0};  // what every call but the first `after` ends with
+  std::atomic<int> after{0};
+  std::atomic<int> only_direct{0};  // the others work
+  std::atomic<int64_t> most{0};     // bytes that a call claims to have moved, if it moved more
+  std::atomic<int> delay_us{0};
+} file_faults;
+
+/// A short result is true: what follows was moved, too, and is moved once more.
+int32_t file_result(bool, bool direct, int32_t result) {
+  if (file_faults.delay_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(file_faults.delay_us));
+  if (file_faults.error != 0 && (direct || !file_faults.only_direct) && file_faults.after-- <= 0) {
+    return -file_faults.error;
+  }
+  const int64_t most = file_faults.most;
+  return most > 0 && result > most ? static_cast<int32_t>(most) : result;
+}
+
+/// A "GPU" whose memory is host memory with every bit turned round, so that a copy past it is seen.
+struct PretendedChunks : file::DeviceChunks {
+  std::atomic<int> out{0}, failing{0};
+  struct PretendedChunk : Chunk {
+    PretendedChunk(PretendedChunks* o, uint64_t a) : owner(o), address(a), memory(kBytes + 64) {}
+    ~PretendedChunk() override { --owner->out; }
+    uint8_t* data() override { return memory.data() + 1; }  // not aligned
+    void move(uint8_t* to, const uint8_t* from, uint64_t bytes) {
+      if (owner->failing) throw mori::core::TransportError("the pretended GPU failed");
+      for (uint64_t i = 0; i < bytes; ++i) to[i] = static_cast<uint8_t>(~from[i]);
+    }
+    void fetch(uint64_t offset, uint64_t bytes) override {
+      move(data(), reinterpret_cast<const uint8_t*>(address + offset), bytes);
+    }
+    void store(uint64_t offset, uint64_t bytes) override {
+      move(reinterpret_cast<uint8_t*>(address + offset), data(), bytes);
+    }
+    PretendedChunks* owner;
+    uint64_t address;
+    std::vector<uint8_t> memory;
+  };
+  std::unique_ptr<Chunk> take(const Region& region) override {
+    if (++out > 1) return --out, nullptr;  // one is enough to make threads wait
+    return std::make_unique<PretendedChunk>(this, region.address);
+  }
+};
+const auto pretended = std::make_shared<PretendedChunks>();
 
 struct TestHost : Host {
   std::map<uint64_t, std::shared_ptr<const Region>> regions;
@@ -179,6 +226,49 @@ Lab* lab_shm(int map, int process_vm, uint64_t inline_bytes, int copy) {
   lab->backend = std::make_unique<shm::ShmBackend>(lab->host, options);
   return lab;
 }
+Lab* lab_file(int io_uring, uint64_t threads, uint32_t depth, uint64_t block_bytes, int filter, int gpu) {
+  auto* lab = new Lab;
+  file::Options options{.io_uring = io_uring != 0, .threads = threads, .lane = {}, .device = nullptr};
+  options.lane = {.depth = depth, .block_bytes = block_bytes, .filter = filter ? file_result : nullptr};
+  if (gpu) options.device = pretended;
+  lab->backend = std::make_unique<file::FileBackend>(lab->host, options);
+  return lab;
+}
+void lab_file_faults(int error, int after, int only_direct, int64_t most, int delay_us, int gpu) {
+  file_faults.error = error;
+  file_faults.after = after;
+  file_faults.only_direct = only_direct;
+  file_faults.most = most;
+  file_faults.delay_us = delay_us;
+  pretended->failing = gpu;
+}
+/// A descriptor, or -1 with the words in `why`.
+int file_open(const char* path, int64_t bytes, int writable, int direct, int durable, uint64_t* size,
+              char* why, uint64_t capacity) {
+  try {
+    std::optional<uint64_t> wanted;
+    if (bytes != -1) wanted = static_cast<uint64_t>(bytes);
+    std::optional<bool> wish;
+    if (direct >= 0) wish = direct != 0;
+    file::Opened opened = file::open_file(path, wanted, writable != 0, wish, durable != 0);
+    *size = opened.bytes;
+    copy_out(opened.path + '\0', why, capacity);
+    return opened.fd.release();
+  } catch (const std::exception& error) {
+    copy_out(std::string(error.what()) + '\0', why, capacity);
+    return -1;
+  }
+}
+int file_move(int fd, int write, uint64_t offset, uint8_t* memory, uint64_t bytes, char* why,
+              uint64_t capacity) {
+  try {
+    write ? file::write_at(fd, offset, {memory, bytes}) : file::read_at(fd, offset, {memory, bytes});
+    return 0;
+  } catch (const std::exception& error) {
+    copy_out(std::string(error.what()) + '\0', why, capacity);
+    return -1;
+  }
+}
 void lab_free(Lab* lab) { delete lab; }
 
 /// The attachment's size, -1: none, -2: it threw (the words are in `out`).
@@ -232,7 +322,7 @@ std::shared_ptr<TestJob>* lab_submit(Lab* lab, std::shared_ptr<Pair>* pair, int 
   job->op_ = write ? Op::write : Op::read;
   job->pair = *pair;
   job->list.resize(count);
-  if (count > 0) memcpy(job->list.data(), segments, count * sizeof(Segment));
+  if (count > 0) memcpy(static_cast<void*>(job->list.data()), segments, count * sizeof(Segment));
   for (const Segment& s : job->list) job->total += s.bytes;
   job->stop = stopped != 0;
   auto* handle = new std::shared_ptr<TestJob>(job);

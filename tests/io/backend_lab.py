@@ -28,11 +28,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     Path(__file__).with_suffix(".cpp"),
-    *sorted((ROOT / "src/io/backends").glob("*.cpp")),
+    ROOT / "src/io/backends/crew.cpp",
     *sorted((ROOT / "src/io/backends/shm").glob("*.cpp")),
-    *sorted((ROOT / "src/io/backends/file").glob("*.cpp")),
+    *sorted(p for p in (ROOT / "src/io/backends/file").glob("*.cpp") if p.name != "file.cpp"),  # of the table
 ]
-HEADERS = list((ROOT / "src/io").rglob("*.hpp"))
+HEADERS = [*(ROOT / "src/io").glob("*.hpp"), *(ROOT / "src/io/backends").rglob("*.hpp")]
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-pthread", "-I", str(ROOT)]
 SUCCESS, NOT_FOUND, TIMEOUT, CANCELLED, PEER_LOST, TRANSPORT, DENIED, IO = 0, 12, 16, 17, 18, 19, 20, 21
 CPU, GPU, FILE = 1, 2, 3
@@ -60,6 +60,10 @@ _u64, _i64, _p = c.c_uint64, c.c_int64, c.c_void_p
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lab_faults": (None, [c.c_int, _i64, c.c_int, c.c_int, c.c_int]),
     "lab_shm": (_p, [c.c_int, c.c_int, _u64, c.c_int]),
+    "lab_file": (_p, [c.c_int, _u64, c.c_uint32, _u64, c.c_int, c.c_int]),
+    "lab_file_faults": (None, [c.c_int, c.c_int, c.c_int, _i64, c.c_int, c.c_int]),
+    "file_open": (c.c_int, [c.c_char_p, _i64, c.c_int, c.c_int, c.c_int, _p, _p, _u64]),
+    "file_move": (c.c_int, [c.c_int, c.c_int, _u64, _p, _u64, _p, _u64]),
     "lab_free": (None, [_p]),
     "lab_attach": (_i64, [_p, _u64, c.c_int, _u64, _u64, c.c_int, c.c_char_p, _p, _u64]),
     "lab_detach": (None, [_p, _u64]),
@@ -106,6 +110,13 @@ def faults(
     library().lab_faults(vm_errno, vm_bytes, open_errno, int(needs_tracer), vm_delay_us)
 
 
+def file_faults(
+    *, error: int = 0, after: int = 0, only_direct: bool = False, most: int = 0, delay_us: int = 0, gpu: bool = False
+) -> None:
+    """Changes what file calls give, in labs made with `filter`; without arguments nothing."""
+    library().lab_file_faults(error, after, int(only_direct), most, delay_us, int(gpu))
+
+
 class NoRoute(Exception):
     """The backend's reason for not reaching a memory."""
 
@@ -124,6 +135,38 @@ class Memory:
 
     def close(self) -> None:
         library().memory_free(self._handle)
+
+
+class File:
+    """An opened file, as an engine registers it."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int | None = None,
+        *,
+        writable: bool = True,
+        direct: bool | None = None,
+        durable: bool = False,
+    ) -> None:
+        text, got = c.create_string_buffer(5000), c.c_uint64()
+        wish = -1 if direct is None else int(direct)
+        wanted = -1 if size is None else size
+        self.fd = library().file_open(
+            str(path).encode(), wanted, int(writable), wish, int(durable), c.byref(got), text, len(text)
+        )
+        if self.fd < 0:
+            raise ValueError(text.value.decode())
+        self.path, self.size = text.value.decode(), got.value
+
+    def move(self, write: bool, offset: int, array: np.ndarray) -> None:
+        """read_at() and write_at()."""
+        why = c.create_string_buffer(1000)
+        if library().file_move(self.fd, int(write), offset, array.ctypes.data, array.nbytes, why, len(why)) != 0:
+            raise OSError(why.value.decode())
+
+    def close(self) -> None:
+        os.close(self.fd)
 
 
 class Remote:
@@ -171,15 +214,33 @@ class Job:
 
 
 class Lab:
-    """A backend. Arrays and files given to it must outlive its jobs."""
+    """A backend."""
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
-        self._pairs: list[int] = []
+        self._pairs: dict[int, np.ndarray] = {}  # the local memories stay as long as their routes
 
     @classmethod
     def shm(cls, *, map: bool = True, process_vm: bool = True, inline_bytes: int = 4 << 20, copy: int = -1) -> Lab:
         return cls(library().lab_shm(int(map), int(process_vm), inline_bytes, copy))
+
+    @classmethod
+    def file(
+        cls,
+        *,
+        io_uring: bool = True,
+        threads: int = 3,
+        depth: int = 8,
+        block: int = 1 << 20,
+        filter: bool = False,
+        gpu: bool = False,
+    ) -> Lab:
+        return cls(library().lab_file(int(io_uring), threads, depth, block, int(filter), int(gpu)))
+
+    def attach_file(self, file: File, id: int = 1) -> Remote:
+        """The file as a memory of this process."""
+        attachment = self.attach(id, 0, file.size, location=FILE, fd=file.fd, path=file.path)
+        return Remote(os.getpid(), id, FILE, 0, file.size, attachment)
 
     def attach(self, id: int, address: int, size: int, *, location: int = CPU, fd: int = -1, path: str = "") -> bytes:
         text = c.create_string_buffer(4096)
@@ -209,7 +270,7 @@ class Lab:
         )  # fmt: skip
         if not pair:
             raise NoRoute(reason.value.decode())
-        self._pairs.append(pair)
+        self._pairs[pair] = local
         self.reason = reason.value.decode()
         return int(pair)
 
@@ -240,7 +301,7 @@ class Lab:
 
     def drop(self, route: int) -> None:
         """The engine forgets a route."""
-        self._pairs.remove(route)
+        del self._pairs[route]
         library().pair_free(route)
 
     def counter(self, name: str) -> float:

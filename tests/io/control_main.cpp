@@ -225,7 +225,8 @@ int main(int argc, char** argv) {
     for (std::string item; std::getline(in, item, '\t');) field.all.push_back(item);
     if (field.all.empty()) continue;
     try {
-      std::cout << "ok\t" << run(*plane, engine, field) << std::endl;
+      const std::string answer = run(*plane, engine, field);
+      std::cout << "ok\t" << answer << std::endl;
     } catch (const Refused& error) {
       std::cout << "Refused " << static_cast<int>(error.code) << "\t" << error.what() << std::endl;
     } catch (const TimeoutError& error) {

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: MIT
 """Small C++ programs of tests/io, compiled once a session and driven by lines, as processes to kill and stop.
 
-program = build(folder, "tcp_main", sanitizer="")     -> path of an executable
+program = build("tcp_main", "thread")                  -> path of an executable
 engine = Driven([program, "A", "127.0.0.1", "0", "-", "1"])
 engine("alive", "B", 1000)                             -> the answer's fields; Failed if it is not "ok"
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -26,8 +27,13 @@ SOURCES = {
         *sorted(IO.glob("*.cpp")),
         *sorted((IO / "control").glob("*.cpp")),
         *sorted((IO / "backends/tcp").glob("*.cpp")),
+        IO / "backends/backend_options.cpp",
+        ROOT / "tests/io/tcp_table.cpp",
     ],
-    "fuzz_main": [*sorted((IO / "control").glob("*.cpp")), IO / "backends/tcp/frames.cpp"],
+    "fuzz_main": [
+        *sorted((IO / "control").glob("*.cpp")),
+        *(IO / f"backends/tcp/{name}.cpp" for name in ("frames", "inlet", "loop")),
+    ],
 }
 SANITIZE = {
     "": ["-O1"],
@@ -40,23 +46,34 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
-def build(folder: Path, main: str, sanitizer: str = "") -> Path:
-    """The executable; objects in `folder` are made once per flags."""
+def build(main: str, sanitizer: str = "") -> Path:
+    """The executable, kept in build/tests-io under a name made of flags and sources."""
     flags = ["-std=c++20", *SANITIZE[sanitizer], "-fno-omit-frame-pointer", "-I", str(ROOT)]
-    target = folder / f"{main}-{sanitizer or 'plain'}"
-    if target.exists():
-        return target
+    folder = ROOT / "build/tests-io"
+    folder.mkdir(parents=True, exist_ok=True)
+    common = hashlib.sha256(" ".join(flags).encode())
+    for header in sorted([*IO.rglob("*.hpp"), *(ROOT / "src/core").rglob("*.hpp")]):
+        common.update(header.read_bytes())
 
     def compile_one(source: Path) -> Path:
-        key = hashlib.sha256(" ".join([str(source), *flags]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(common.digest() + source.read_bytes()).hexdigest()[:16]
         made = folder / f"{source.stem}-{key}.o"
         if not made.exists():
-            _run([*flags, "-c", str(source), "-o", str(made)])
+            draft = made.with_suffix(".draft.o")
+            _run([*flags, "-c", str(source), "-o", str(draft)])
+            draft.rename(made)
         return made
 
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, [*SOURCES[main], ROOT / f"tests/io/{main}.cpp"]))
-    _run([*flags, *map(str, objects), "-o", str(target), "-pthread", "-ldl"])
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the test processes of one run share the folder
+        with ThreadPoolExecutor(2) as pool:
+            objects = list(pool.map(compile_one, [*SOURCES[main], ROOT / f"tests/io/{main}.cpp"]))
+        key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
+        target = folder / f"{main}-{key}"
+        if not target.exists():
+            draft = target.with_suffix(".draft")
+            _run([*flags, *map(str, objects), "-o", str(draft), "-pthread", "-ldl"])
+            draft.rename(target)
     return target
 
 
@@ -114,7 +131,7 @@ class Driven:
 
     def stderr(self) -> str:
         assert self.process.stderr
-        return self.process.stderr.read()
+        return "" if self.process.stderr.closed else self.process.stderr.read()
 
     def kill(self) -> None:
         self.process.kill()

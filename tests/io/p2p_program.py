@@ -21,6 +21,7 @@ def compile_program(folder: Path, *flags: str) -> Path:
     sources = [path for path in sorted((ROOT / "src/core/runtime").glob("*.cpp")) if path.stem != "cpu_object"]
     sources += [
         ROOT / "src/core/memory/peer_memory.cpp",
+        ROOT / "src/io/backends/backend_options.cpp",
         *sorted(P2P.glob("*.cpp")),
         Path(__file__).with_name("p2p_main.cpp"),
     ]

@@ -179,7 +179,8 @@ int main(int argc, char** argv) {
     std::istringstream in(line);
     for (std::string item; std::getline(in, item, '\t');) fields.push_back(item);
     try {
-      std::cout << "ok\t" << program.run(fields) << std::endl;
+      const std::string answer = program.run(fields);
+      std::cout << "ok\t" << answer << std::endl;
     } catch (const Refused& error) {
       std::cout << "Refused " << static_cast<int>(error.code) << "\t" << error.what() << std::endl;
     } catch (const std::exception& error) {

@@ -24,6 +24,8 @@ from mori._core.io import TransferStatus as TransferStatus
 from ._configs import FabricBackendConfig, IOEngineConfig, RdmaBackendConfig, XgmiBackendConfig
 from ._descriptors import EngineDesc, MemoryDesc
 from ._engine import IOEngine, Notification, TraceEvent
+from ._memory import SharedMemory, empty
+from ._observe import prometheus, trace_events, write_trace
 from ._session import Explanation, IOEngineSession, Route
 
 __all__ = [
@@ -41,12 +43,17 @@ __all__ = [
     "PreparedTransfer",
     "RdmaBackendConfig",
     "Route",
+    "SharedMemory",
     "StatusCode",
     "Strided",
     "TraceEvent",
     "TransferStatus",
     "XgmiBackendConfig",
+    "empty",
+    "prometheus",
     "set_log_level",
+    "trace_events",
+    "write_trace",
 ]
 
 

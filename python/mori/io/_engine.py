@@ -227,6 +227,43 @@ class IOEngine:
         address = _address(view)
         return self.register_memory(address, view.nbytes, -1, MemoryLocationType.CPU)
 
+    def register_file(
+        self,
+        path: str | os.PathLike[str],
+        bytes: int | None = None,
+        *,
+        writable: bool = True,
+        direct: bool | None = None,
+        durable: bool = False,
+    ) -> MemoryDesc:
+        """Lets this engine and peers on this host read and write a file as the remote memory of a session.
+
+        `bytes` is how much of it, from its start (default: all); a writable file is created and enlarged as needed.
+        `direct`: past the page cache (default: where the file system can). `durable`: a write has succeeded when it is
+        on the medium. docs/io_file.md.
+        """
+        if bytes is not None and (isinstance(bytes, bool) or not isinstance(bytes, int) or not 0 < bytes < 1 << 63):
+            raise ConfigError(f"bytes={bytes!r}; a file's region has 1 to 2**63 - 1 bytes")
+        self._add_automatic()
+        fd, name, size = _io.open_file(os.fspath(path), bytes=bytes, writable=writable, direct=direct, durable=durable)
+        loc = MemoryLocationType.FILE
+        ((id, key),) = self._core.register_memory([(0, size, -1, loc, fd, name)])
+        return MemoryDesc(
+            engine_key=self._desc.key,
+            id=id,
+            device_id=-1,
+            data=0,
+            size=size,
+            loc=loc,
+            incarnation=self._desc.incarnation,
+            region_key=key,
+        )
+
+    def allocate(self, bytes: int, *, prefault: bool = False) -> Any:
+        """Host memory that engines on this host can map: a buffer for numpy.frombuffer, torch.frombuffer and
+        `register_buffer()`. `mori.io.empty` makes arrays of it."""
+        return _io.SharedMemory(bytes, prefault=prefault)
+
     def deregister_memory(self, desc: MemoryDesc) -> None:
         """Takes the memory back: ends the transfers that use it, waits until peers have let go of it.
 

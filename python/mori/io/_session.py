@@ -38,7 +38,8 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"carried by {self.chosen or 'nobody'}"]
         for r in self.routes:
-            said = f"{r.latency_us:g} us + {r.bytes_per_second / 1e9:.3g} GB/s" if r.possible else r.reason
+            cost = f"{r.latency_us:g} us + {r.bytes_per_second / 1e9:.3g} GB/s"
+            said = ", ".join(words for words in (cost, r.reason) if words) if r.possible else r.reason
             lines.append(f"  {r.backend}: {said}" + (f" (failed {r.failures} times)" if r.failures else ""))
         lines += [f"  {name}: not here: {why}" for name, why in self.missing]
         return "\n".join(lines)

@@ -23,6 +23,8 @@ void check(const GpuDevice& device, Status status, const char* action) {
   if (status != 0) gpu_fail(device.driver(), status, action);
 }
 
+constexpr std::chrono::milliseconds kAskDriverAfter{1};
+
 uint64_t page_of(uint64_t address) { return address & ~(uint64_t(::sysconf(_SC_PAGESIZE)) - 1); }
 
 }  // namespace
@@ -31,10 +33,16 @@ CopyQueue::CopyQueue(std::shared_ptr<Device> device) : device_(std::move(device)
   GpuDevice* const on = gpu(*device_);
   if (on == nullptr) return;
   stream_ = device_->create_stream();
-  const Current current = on->activate();
-  if (const Status status = on->driver().event_create(&event_, kWithoutTiming)) {
-    on->driver().stream_destroy(stream_);
-    gpu_fail(on->driver(), status, "creating an event");
+  try {
+    if (on->driver().write_value != nullptr) {
+      word_ = device_->allocate_host(64);
+    } else {
+      const Current current = on->activate();
+      check(*on, on->driver().event_create(&event_, kWithoutTiming), "creating an event");
+    }
+  } catch (...) {
+    device_->destroy_stream(stream_);
+    throw;
   }
 }
 
@@ -42,8 +50,9 @@ CopyQueue::~CopyQueue() {
   GpuDevice* const on = gpu(*device_);
   if (on == nullptr) return;
   try {
+    if (word_.host != nullptr) device_->free_host(word_);
     const Current current = on->activate();
-    on->driver().event_destroy(event_);
+    if (event_ != 0) on->driver().event_destroy(event_);
     on->driver().stream_destroy(stream_);
   } catch (...) {  // a device that failed cannot be tidied up; the process's end does it
   }
@@ -64,16 +73,26 @@ void CopyQueue::mark() {
   GpuDevice* const on = gpu(*device_);
   if (on == nullptr) return;
   const Current current = on->activate();
-  check(*on, on->driver().event_record(event_, stream_), "recording an event");
+  const GpuDriver& driver = on->driver();
+  if (event_ != 0) return check(*on, driver.event_record(event_, stream_), "recording an event");
+  check(*on, driver.write_value(stream_, word_.device, ++marks_, 0), "queueing a mark");
+  marked_ = std::chrono::steady_clock::now();
 }
 
 bool CopyQueue::reached() {
   GpuDevice* const on = gpu(*device_);
   if (on == nullptr) return true;
+  if (event_ == 0) {
+    if (__atomic_load_n(static_cast<uint32_t*>(word_.host), __ATOMIC_ACQUIRE) == marks_) return true;
+    // A stream that failed writes no word: now and then the driver is asked.
+    if (std::chrono::steady_clock::now() - marked_ < kAskDriverAfter) return false;
+  }
   const Current current = on->activate();
-  const Status status = on->driver().event_query(event_);
+  const GpuDriver& driver = on->driver();
+  const Status status = event_ != 0 ? driver.event_query(event_) : driver.stream_query(stream_);
   if (status == kNotReady) {
-    on->driver().forget_error();
+    driver.forget_error();
+    marked_ = std::chrono::steady_clock::now();
     return false;
   }
   check(*on, status, "copying on the GPU");

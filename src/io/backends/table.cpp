@@ -2,10 +2,9 @@
 // SPDX-License-Identifier: MIT
 #include "src/io/backends/table.hpp"
 
-#include <charconv>
-
-#include "src/core/errors.hpp"
+#include "src/io/backends/file/file.hpp"
 #include "src/io/backends/loopback/loopback.hpp"
+#include "src/io/backends/p2p/p2p.hpp"
 #include "src/io/backends/rdma/rdma.hpp"
 #include "src/io/backends/shm/shm_backend.hpp"
 #include "src/io/backends/tcp/tcp.hpp"
@@ -23,7 +22,9 @@ std::unique_ptr<Backend> make_shm(Host& host, const BackendOptions& options) {
 
 constexpr BackendRow kTable[] = {
     {"shm", make_shm, true},
+    {"p2p", p2p::make_backend, true},
     {"rdma", rdma::make_backend, true},
+    {"file", file::make_backend, true},
     {"tcp", tcp::make_backend, true},
     {"loopback", loopback::make_backend, false},
     {"loopback2", loopback::make_second_backend, false},
@@ -37,28 +38,6 @@ const BackendRow* find_backend(const std::string& name) {
   for (const BackendRow& row : kTable)
     if (name == row.name) return &row;
   return nullptr;
-}
-
-std::string BackendOptions::text(const std::string& name, const std::string& otherwise) const {
-  const auto found = values_.find(name);
-  return found == values_.end() ? otherwise : found->second;
-}
-
-int64_t BackendOptions::integer(const std::string& name, int64_t otherwise, int64_t least,
-                                int64_t most) const {
-  const auto found = values_.find(name);
-  if (found == values_.end()) return otherwise;
-  const std::string& word = found->second;
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  if (error != std::errc{} || end != word.data() + word.size() || value < least || value > most)
-    throw core::ConfigError(name + "=" + word + " is not a whole number from " + std::to_string(least) +
-                            " to " + std::to_string(most));
-  return value;
-}
-
-bool BackendOptions::flag(const std::string& name, bool otherwise) const {
-  return integer(name, otherwise ? 1 : 0, 0, 1) != 0;
 }
 
 }  // namespace mori::io

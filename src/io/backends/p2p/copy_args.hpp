@@ -18,6 +18,9 @@ struct IoCopyPiece {
 /// Pieces that travel in the argument block itself: a small transfer then reads nothing over PCIe but data.
 inline constexpr uint32_t kIoCopyInline = 8;
 
+/// Pieces that a block takes from the table at a time, into its shared memory.
+inline constexpr uint32_t kIoCopyTile = 64;
+
 struct IoCopyArgs {
   uint64_t pieces;  ///< IoCopyPiece[count], pinned host memory; unused if count <= kIoCopyInline
   uint64_t count;

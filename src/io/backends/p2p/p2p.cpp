@@ -29,6 +29,8 @@ using std::chrono::microseconds;
 
 constexpr microseconds kSpin{50};
 constexpr microseconds kLongestSleep{500};
+constexpr microseconds kMayBeLate{200};  ///< until the thread first looks at a job that nobody waits for
+constexpr uint32_t kIdleLooks = 10;
 constexpr double kLatencyUs = 6, kHostLatencyUs = 9;
 constexpr double kLinkBytesPerSecond = 200e9, kHostBytesPerSecond = 20e9;
 
@@ -64,7 +66,7 @@ class P2pBackend final : public Backend {
     } else {
       try {
         auto route = std::make_shared<P2pRoute>(remote, peer.pid() == ::getpid(), attachment);
-        route->address(executor(local, remote, peer.pid() == ::getpid()), pins_);
+        route->address(executor(local, *route), pins_);
         const bool host = !local_gpu || !remote_gpu;
         out.latency_us = host ? kHostLatencyUs : kLatencyUs;
         out.bytes_per_second = host ? kHostBytesPerSecond : kLinkBytesPerSecond;
@@ -84,18 +86,21 @@ class P2pBackend final : public Backend {
     } catch (const core::Error& error) {
       return refuse(*job, StatusCode::err_gpu_op, error.what(), true);
     }
+    bool wake = false;
     {
       const std::lock_guard lock(mutex_);
-      if (!route.revoked) {
-        ++route.users;
+      if (!route.use->revoked) {
+        ++route.use->jobs;
+        carry->use = route.use;
         carry->advance(counters_);
         carry->next_look = carry->submitted + kSpin;
+        wake = thread_wakes_ > carry->submitted + kMayBeLate;
         carries_.push_back(std::move(carry));
         if (!thread_.joinable()) thread_ = std::thread([this] { look_after_jobs(); });
       }
     }
     if (carry != nullptr) return refuse(*job, StatusCode::err_not_found, "the memory is going away", false);
-    changed_.notify_one();  // behind the queueing: the GPU works while the thread wakes
+    if (wake) changed_.notify_all();  // behind the queueing: the GPU works while the thread wakes
   }
 
   bool help(Job& job) override {
@@ -119,21 +124,21 @@ class P2pBackend final : public Backend {
       const auto found = find(job);
       if (found != carries_.end()) (*found)->next_look = {};
     }
-    changed_.notify_one();
+    changed_.notify_all();
   }
 
   void revoke(Route& route) override {
     auto& mine = static_cast<P2pRoute&>(route);
     {
       std::unique_lock lock(mutex_);
-      mine.revoked = true;
+      mine.use->revoked = true;
       for (const auto& carry : carries_) {
-        if (&carry->job()->route() != &route) continue;
+        if (carry->use != mine.use) continue;
         carry->stop(StatusCode::err_not_found, "the memory was deregistered during the transfer", false);
         carry->next_look = {};
       }
       changed_.notify_all();
-      changed_.wait(lock, [&] { return mine.users == 0; });
+      changed_.wait(lock, [&] { return mine.use->jobs == 0; });
     }
     mine.close();
   }
@@ -167,19 +172,18 @@ class P2pBackend final : public Backend {
   using Carries = std::list<std::unique_ptr<Carry>>;
 
   /// The GPU that moves the bytes: the initiator's, which pushes on a write, or else the other one.
-  std::shared_ptr<core::Device> executor(const Region& local, const RemoteRegion& remote, bool same_process) {
+  std::shared_ptr<core::Device> executor(const Region& local, const P2pRoute& route) {
     if (local.location == Location::gpu) return gpus_.open(local.device);
-    if (same_process) return gpus_.open(remote.device);
-    const int ordinal = gpus_.at(remote.device_bus_id);
+    const int ordinal = gpus_.at(route.bus_id());
     if (ordinal < 0) {
-      throw core::TransportError("this process does not see the peer's GPU " + remote.device_bus_id);
+      throw core::TransportError("this process does not see the peer's GPU at " + route.bus_id());
     }
     return gpus_.open(ordinal);
   }
 
   std::unique_ptr<Carry> begin(const JobPtr& job, P2pRoute& route) {
     const Region& local = job->local();
-    const auto device = executor(local, job->remote(), job->peer().pid() == ::getpid());
+    const auto device = executor(local, route);
     const bool local_gpu = local.location == Location::gpu;
     const uint64_t below =
         local_gpu && route.on_gpu() ? options_.kernel_below_bytes : options_.host_kernel_below_bytes;
@@ -222,24 +226,32 @@ class P2pBackend final : public Backend {
     std::unique_ptr<Carry> carry = std::move(*found);
     carries_.erase(found);
     const JobPtr job = carry->job();
-    auto& route = static_cast<P2pRoute&>(job->route());
+    const std::shared_ptr<P2pRoute::Use> use = carry->use;
     Outcome outcome = carry->outcome();
     carry.reset();
     lock.unlock();
     job->finish(std::move(outcome));
     lock.lock();
-    if (--route.users == 0 && route.revoked) changed_.notify_all();
+    if (--use->jobs == 0 && use->revoked) changed_.notify_all();
     lock.unlock();
   }
 
   void look_after_jobs() {
     std::unique_lock lock(mutex_);
+    uint32_t idle_looks = 0;
     for (;;) {
       if (carries_.empty()) {
         if (quit_) return;
-        changed_.wait(lock);
+        // For some time after a job the thread wakes by itself: waking it would cost each submitter 2 us.
+        if (idle_looks < kIdleLooks) {
+          ++idle_looks;
+          sleep_until(Clock::now() + kMayBeLate, lock);
+        } else {
+          sleep_until(Clock::time_point::max(), lock);
+        }
         continue;
       }
+      idle_looks = 0;
       const Clock::time_point now = Clock::now();
       Clock::time_point next = now + kLongestSleep;
       for (auto at = carries_.begin(); at != carries_.end();) {
@@ -257,8 +269,18 @@ class P2pBackend final : public Backend {
         next = std::min(next, carry.next_look);
         ++at;
       }
-      if (!carries_.empty()) changed_.wait_until(lock, next);
+      if (!carries_.empty()) sleep_until(next, lock);
     }
+  }
+
+  void sleep_until(Clock::time_point when, std::unique_lock<std::mutex>& lock) {
+    thread_wakes_ = when;
+    if (when == Clock::time_point::max()) {
+      changed_.wait(lock);
+    } else {
+      changed_.wait_until(lock, when);
+    }
+    thread_wakes_ = {};  // it is awake
   }
 
   const P2pOptions options_;
@@ -273,6 +295,7 @@ class P2pBackend final : public Backend {
   std::map<int, std::unique_ptr<Worker>> workers_;
   Counters counters_;
   bool quit_ = false;
+  Clock::time_point thread_wakes_{};
   std::thread thread_;
 };
 
@@ -280,6 +303,21 @@ class P2pBackend final : public Backend {
 
 std::unique_ptr<Backend> p2p::make_p2p(P2pOptions options) {
   return std::make_unique<P2pBackend>(std::move(options));
+}
+
+std::unique_ptr<Backend> p2p::make_backend(Host&, const BackendOptions& options) {
+  P2pOptions p2p;
+  const std::string kind = options.text("kind", "");
+  if (kind == "cuda") p2p.kind = core::Kind::cuda;
+  if (kind == "hip") p2p.kind = core::Kind::hip;
+  if (!kind.empty() && !p2p.kind) throw core::ConfigError("kind='" + kind + "' is not one of cuda, hip");
+  p2p.kernel_dir = options.text("kernel_dir", "");
+  p2p.blocks = uint32_t(options.integer("blocks", p2p.blocks, 1, 65535));
+  p2p.kernel_below_bytes =
+      uint64_t(options.integer("kernel_below_bytes", int64_t(p2p.kernel_below_bytes), 0, INT64_MAX));
+  p2p.host_kernel_below_bytes = uint64_t(
+      options.integer("host_kernel_below_bytes", int64_t(p2p.host_kernel_below_bytes), 0, INT64_MAX));
+  return make_p2p(std::move(p2p));
 }
 
 }  // namespace mori::io

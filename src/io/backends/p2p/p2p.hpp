@@ -10,6 +10,7 @@
 
 #include "src/core/runtime/device.hpp"
 #include "src/io/backend.hpp"
+#include "src/io/backends/table.hpp"
 
 namespace mori::io {
 
@@ -25,6 +26,8 @@ struct P2pOptions {
 
 namespace p2p {
 std::unique_ptr<Backend> make_p2p(P2pOptions options);
+/// Options: kind (cuda, hip), kernel_dir, blocks, kernel_below_bytes, host_kernel_below_bytes.
+std::unique_ptr<Backend> make_backend(Host& host, const BackendOptions& options);
 }  // namespace p2p
 
 }  // namespace mori::io

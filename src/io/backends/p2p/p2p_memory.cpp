@@ -20,6 +20,7 @@ struct Header {
   uint32_t exported = 0;  ///< 0: no IPC handle, good for the owner's process only
   uint64_t offset = 0;    ///< of the region in its allocation
   uint64_t allocation_bytes = 0;
+  char bus_id[24] = {};  ///< PCI address of the GPU: ordinals differ between processes
 };
 
 std::string lower(std::string text) {
@@ -98,6 +99,7 @@ std::string attach_gpu(core::Device& device, const Region& region) {
   header.exported = whole;
   header.offset = whole ? region.address - info.base : 0;
   header.allocation_bytes = whole ? info.bytes : region.bytes;
+  device.properties().pci_bus_id.copy(header.bus_id, sizeof(header.bus_id) - 1);
   std::string out(sizeof(header), '\0');
   std::memcpy(out.data(), &header, sizeof(header));
   return out + (whole ? core::pack_ipc(info.base, core::export_ipc(device, info.base))
@@ -125,6 +127,8 @@ P2pRoute::P2pRoute(const RemoteRegion& remote, bool same_process, const std::str
         "the driver has no IPC handle for this GPU memory (allocated from a pool, or in expandable "
         "segments)");
   }
+  header.bus_id[sizeof(header.bus_id) - 1] = 0;
+  bus_id_ = header.bus_id;
   offset_ = header.offset;
   allocation_bytes_ = header.allocation_bytes;
   packed_ = attachment.substr(sizeof(header));

@@ -87,8 +87,15 @@ class P2pRoute final : public Route {
   void close();
 
   bool on_gpu() const { return on_gpu_; }
-  bool revoked = false;  ///< under the backend's lock, as is `users`
-  uint32_t users = 0;
+  /// PCI address of the region's GPU.
+  const std::string& bus_id() const { return bus_id_; }
+
+  /// Under the backend's lock. A job keeps it, since the route may go as soon as the job was reported.
+  struct Use {
+    bool revoked = false;
+    uint32_t jobs = 0;
+  };
+  const std::shared_ptr<Use> use = std::make_shared<Use>();
 
  private:
   const bool on_gpu_;
@@ -96,6 +103,7 @@ class P2pRoute final : public Route {
   uint64_t host_address_ = 0;
   uint64_t offset_ = 0;
   uint64_t allocation_bytes_ = 0;
+  std::string bus_id_;
   std::string packed_;
   std::mutex mutex_;
   std::map<int, std::unique_ptr<core::PeerMemory>> opened_;  ///< by GPU

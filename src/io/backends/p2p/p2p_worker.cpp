@@ -49,7 +49,8 @@ void Worker::queue_pieces(Lane& lane, uint32_t count, Counters& counters) {
   // One warp in a block while there are blocks: pieces then spread over processors.
   const uint32_t blocks = std::min(count, blocks_);
   const uint32_t per_block = std::min(warps, (count + blocks - 1) / blocks);
-  lane.queue.launch(*kernel_, {.blocks = blocks, .warps = per_block}, &args);
+  const uint32_t tile = count <= kIoCopyInline ? 0 : kIoCopyTile * uint32_t(sizeof(IoCopyPiece));
+  lane.queue.launch(*kernel_, {.blocks = blocks, .warps = per_block, .shared_bytes = tile}, &args);
   ++counters.launches;
 }
 

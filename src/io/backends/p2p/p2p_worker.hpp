@@ -81,6 +81,7 @@ class Carry {
   const Clock::time_point submitted = Clock::now();
   Clock::time_point next_look{};
   std::shared_ptr<Pin> pin;  ///< of the local region, if it is host memory
+  std::shared_ptr<P2pRoute::Use> use;
 
  private:
   struct Place {

@@ -15,6 +15,8 @@ struct Staging::Buffer {
   core::HostMemory memory;
 };
 
+Staging::Staging(const P2pOptions& options) : gpus_(options) {}
+
 Staging::~Staging() {
   for (auto& [ordinal, pool] : pools_) {
     for (const std::unique_ptr<Buffer>& buffer : pool.all) {

@@ -30,7 +30,7 @@ class Staging {
  public:
   class Chunk;
 
-  explicit Staging(const P2pOptions& options = {}) : gpus_(options) {}
+  explicit Staging(const P2pOptions& options = {});
   /// Every chunk is back.
   ~Staging();
   Staging(const Staging&) = delete;

@@ -1,0 +1,35 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""ThreadSanitizer and AddressSanitizer over the shm and file backends: threads that submit, wait, stop and revoke."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import backend_lab as b
+import pytest
+
+pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
+SANITIZERS = {"thread": ["-fsanitize=thread"], "address": ["-fsanitize=address,undefined"]}
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_crowds_of_threads_are_clean(tmp_path: Path, sanitizer: str) -> None:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++")
+    program = tmp_path / "program"
+    sources = [Path(__file__).with_name("backends_main.cpp"), *b.SOURCES[1:]]  # it includes the first
+    flags = [flag for flag in b.FLAGS if flag not in ("-O2", "-fPIC")]
+    command = [compiler, *flags, "-O1", *SANITIZERS[sanitizer], *map(str, sources), "-o", str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    for prefix in ([], ["setarch", "-R"]):  # some kernels spread addresses more widely than the sanitizer expects
+        run = subprocess.run(
+            [*prefix, str(program), str(tmp_path)], capture_output=True, text=True, timeout=150, check=False
+        )
+        if "unexpected memory mapping" not in run.stderr:
+            break
+    assert run.returncode == 0 and "WARNING" not in run.stderr and "ERROR" not in run.stderr, run.stderr[-6000:]
