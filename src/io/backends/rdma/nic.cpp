@@ -171,9 +171,13 @@ Address Nic::address() {
   if (v().query_port(context_, port_, &attr) != 0 || attr.state != verbs::kPortActive) {
     fail(name_, "its port is down");
   }
-  Config again;
-  again.gid_index = wished_gid_;
-  choose_gid(again, attr);
+  Gid same{};
+  if (v().query_gid(context_, port_, gid_index_, &same) != 0 || same.words[0] != address_.gid.words[0] ||
+      same.words[1] != address_.gid.words[1]) {
+    Config again;
+    again.gid_index = wished_gid_;
+    choose_gid(again, attr);
+  }
   address_.lid = attr.lid;
   return address_;
 }
