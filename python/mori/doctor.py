@@ -41,8 +41,8 @@ def examine() -> dict[str, Any]:
     """Everything that `mori doctor` prints, as plain values.
 
     targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was
-    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, rdma {devices, why}, limits, environment, missing [{what,
-    needed_for, get}], errors {question: what went wrong}.
+    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, rdma {devices, why}, limits, environment,
+    missing [{what, needed_for, get}], errors {question: what went wrong}.
     """
     errors: dict[str, str] = {}
 
