@@ -69,7 +69,7 @@ def test_messages_of_64_kib_as_fast_as_perftest(op: str) -> None:
     if shutil.which(tool) is None:
         pytest.skip(f"no {tool} (apt-get install perftest)")
     ours, theirs = [], []
-    for _ in range(3):
+    for _ in range(4):  # a virtual machine's speed wanders: the best of each, after two rounds at least
         ours.append(float(program(f"speed-{op}").stdout.split()[0]))
         theirs.append(perftest(tool))
         if max(ours) >= 0.9 * max(theirs) and len(ours) > 1:
