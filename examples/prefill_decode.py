@@ -67,9 +67,10 @@ def prompt(request: int) -> torch.Tensor:
 
 
 def page_table(request: int) -> list[int]:
-    """The decode side's pages of a request: scattered, and other ones than the prefill side takes."""
-    count = -(-(PROMPTS[request] + NEW_TOKENS) // PAGE_TOKENS)
-    return np.random.default_rng(100 + request).permutation(PAGES)[:count].tolist()
+    """The decode side's pages of a request: scattered, its own, and other ones than the prefill side takes."""
+    counts = [-(-(tokens + NEW_TOKENS) // PAGE_TOKENS) for tokens in PROMPTS]
+    shuffled = np.random.default_rng(100).permutation(PAGES).tolist()
+    return shuffled[sum(counts[:request]) :][: counts[request]]
 
 
 class PagedCache(DynamicCache):
@@ -214,7 +215,7 @@ def main() -> int:
     options = parser.parse_args()
     import tempfile
 
-    context, links = multiprocessing.get_context("spawn"), {}
+    context, links = multiprocessing.get_context("forkserver"), {}
     with tempfile.TemporaryDirectory() as folder:
         for side, body, tp, other in (
             ("prefill", prefill, options.prefill_tp, options.decode_tp),

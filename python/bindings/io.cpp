@@ -35,6 +35,9 @@ SubmitOptions options(uint64_t uid, const py::object& deadline_s, const py::obje
   o.announce = announce;
   if (!deadline_s.is_none()) o.deadline = deadline_after(deadline_s);
   if (!notify.is_none()) o.notify = notify.cast<std::string>();
+  if (o.notify.size() > 1u << 20)  // before the bytes move, not after
+    throw mori::core::ConfigError("notify has " + std::to_string(o.notify.size()) +
+                                  " bytes; at most 1048576");
   return o;
 }
 
@@ -74,7 +77,8 @@ py::list rows(const std::vector<Candidate>& candidates) {
   py::list all;
   for (const Candidate& c : candidates)
     all.append(py::make_tuple(c.backend->name(), bool(c.prepared.route), c.prepared.latency_us,
-                              c.prepared.bytes_per_second, c.prepared.reason, c.failures));
+                              c.prepared.bytes_per_second, c.prepared.reason, c.failures,
+                              c.avoid_until > Clock::now()));
   return all;
 }
 

@@ -27,7 +27,7 @@ StatusCode wait_for(Status& status, int64_t timeout_ms) {
 }  // namespace
 
 void bind_io_status(py::module_& m) {
-  py::enum_<StatusCode>(m, "StatusCode", py::arithmetic())
+  py::enum_<StatusCode>(m, "StatusCode")
       .value("SUCCESS", StatusCode::success)
       .value("INIT", StatusCode::init)
       .value("IN_PROGRESS", StatusCode::in_progress)
@@ -44,13 +44,13 @@ void bind_io_status(py::module_& m) {
       .value("ERR_DENIED", StatusCode::err_denied)
       .value("ERR_IO", StatusCode::err_io)
       .export_values();
-  py::enum_<Location>(m, "MemoryLocationType", py::arithmetic())
+  py::enum_<Location>(m, "MemoryLocationType")
       .value("Unknown", Location::unknown)
       .value("CPU", Location::cpu)
       .value("GPU", Location::gpu)
       .value("FILE", Location::file)
       .export_values();
-  py::enum_<BackendType>(m, "BackendType", py::arithmetic())
+  py::enum_<BackendType>(m, "BackendType")
       .value("Unknown", BackendType::unknown)
       .value("XGMI", BackendType::xgmi)
       .value("RDMA", BackendType::rdma)
@@ -58,7 +58,7 @@ void bind_io_status(py::module_& m) {
       .value("FABRIC", BackendType::fabric)
       .value("SHM", BackendType::shm)
       .value("FILE", BackendType::file);
-  py::enum_<PollCqMode>(m, "PollCqMode", py::arithmetic())
+  py::enum_<PollCqMode>(m, "PollCqMode")
       .value("POLLING", PollCqMode::polling)
       .value("EVENT", PollCqMode::event);
 

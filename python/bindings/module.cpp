@@ -34,6 +34,10 @@ void translate(std::exception_ptr pointer) {
     if (pointer) std::rethrow_exception(pointer);
   } catch (const ConfigError& error) {
     raise("ConfigError", error);
+  } catch (const mori::io::Refused& error) {
+    py::object value = py::module_::import("mori.errors").attr("TransportError")(error.what());
+    value.attr("code") = error.code;  // a mori.io.StatusCode
+    PyErr_SetObject(py::type::handle_of(value).ptr(), value.ptr());
   } catch (const mori::io::TimeoutError& error) {
     raise("TimeoutError", error);
   } catch (const mori::io::PeerLost& error) {

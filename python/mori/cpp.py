@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from mori._core.io import MemoryLocationType, StatusCode
+from mori._core import io as _core_io
 
 _IO = (
     "BackendType",
@@ -22,7 +22,8 @@ _IO = (
     "TransferStatus",
     "XgmiBackendConfig",
 )
-_MEMBERS = {name: value for kind in (StatusCode, MemoryLocationType) for name, value in kind.__members__.items()}
+_KINDS = (_core_io.StatusCode, _core_io.MemoryLocationType)
+_MEMBERS = {name: value for kind in _KINDS for name, value in kind.__members__.items()}
 
 __all__ = [*_IO, *_MEMBERS]
 

@@ -83,7 +83,12 @@ bool Core::close() {
   if (!quiet || uses_.load() > 0) return false;
   for (const auto& engine : remote_engines())
     for (auto& [backend, route] : engine->take_routes()) backend->revoke(*route);
-  for (const LocalMemoryPtr& memory : registry_.all()) deregister(memory, deadline);
+  for (const LocalMemoryPtr& memory : registry_.all()) {
+    try {
+      deregister(memory, deadline);
+    } catch (const TimeoutError&) {  // who still uses it is cut off below
+    }
+  }
   control_.reset();
   const std::lock_guard lock(mutex_);
   engines_.clear();
@@ -238,6 +243,7 @@ void Core::forget(const std::string& engine) {
     const std::lock_guard lock(mutex_);
     engines_.erase(engine);
   }
+  known->retire();
   const bool quiet =
       quiesce([&](const Transfer& t) { return t.request().remote->engine == known; },
               StatusCode::err_bad_state, "engine '" + engine + "' was deregistered here", deadline);

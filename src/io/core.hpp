@@ -123,6 +123,7 @@ class Core final : public Host,
   control::Attachments open(Peer& owner, uint64_t id, const RegionKey& key, uint64_t incarnation,
                             Deadline deadline) override;
   std::vector<Backend*> backends() const override;
+  uint64_t backends_version() const override { return backends_version_.load(); }
 
  private:
   class SelfPeer;
@@ -147,6 +148,7 @@ class Core final : public Host,
   std::atomic<bool> closing_{false};
   std::atomic<uint32_t> uses_{0};
   std::atomic<uint64_t> transfer_ids_{1};
+  std::atomic<uint64_t> backends_version_{1};
   Metrics metrics_;
   Trace trace_;
   Registry registry_;

@@ -34,6 +34,7 @@ void Core::add_backend(const std::string& name, const BackendOptions& options) {
     backends_.emplace_back(index, made);
     std::sort(backends_.begin(), backends_.end(),
               [](const auto& a, const auto& b) { return a.first < b.first; });
+    backends_version_.fetch_add(1);
   }
   if (made->eager_attach()) registry_.attach_all({made.get()});
 }
@@ -48,6 +49,7 @@ void Core::remove_backend(const std::string& name, Deadline deadline) {
     gone = at->second;
     backends_.erase(at);
     retired_.push_back(gone);
+    backends_version_.fetch_add(1);
   }
   // No transfer finds it any more; those that it carries end.
   const bool quiet = quiesce([&](const Transfer& t) { return t.route() == name; }, StatusCode::err_bad_state,

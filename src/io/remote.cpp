@@ -34,6 +34,15 @@ void ask(Candidate& candidate, const RemotePin& pin, const Region& local, Peer& 
   candidate.asked = true;
 }
 
+void take_routes_of(RemotePin& pin, std::vector<std::pair<Backend*, std::shared_ptr<Route>>>& routes) {
+  const std::lock_guard lock(pin.mutex);
+  for (auto& [kind, listed] : pin.candidates)
+    for (Candidate& candidate : listed.second)
+      if (candidate.prepared.route)
+        routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
+  pin.candidates.clear();
+}
+
 double cost_us(const Prepared& p, uint64_t bytes) {
   return p.latency_us + (p.bytes_per_second > 0 ? double(bytes) / p.bytes_per_second * 1e6 : 0);
 }
@@ -59,11 +68,7 @@ std::shared_ptr<Peer> RemoteEngine::peer(Deadline deadline) {
   if (auto peer = connected()) return peer;
   const std::lock_guard connecting(connecting_);
   if (auto peer = connected()) return peer;
-  uint64_t generation;
-  {
-    const std::lock_guard lock(mutex_);
-    generation = generation_;
-  }
+  const uint64_t generation = generation_.load();
   auto peer = host_.connect(address(), deadline);
   const std::lock_guard lock(mutex_);
   if (generation == generation_) peer_ = peer;  // else it broke again in between: the next use connects
@@ -72,7 +77,11 @@ std::shared_ptr<Peer> RemoteEngine::peer(Deadline deadline) {
 
 RemoteMemoryPtr RemoteEngine::memory(const RemoteRegion& region) {
   const std::lock_guard lock(mutex_);
-  auto& known = memories_[{region.id, region.key}];
+  if (memories_.size() >= prune_at_) {
+    std::erase_if(memories_, [](const auto& entry) { return entry.second.expired(); });
+    prune_at_ = 2 * memories_.size() + 64;
+  }
+  auto& known = memories_[{region.id, region.key, region.address, region.bytes}];
   auto memory = known.lock();
   if (!memory) {
     memory = std::make_shared<RemoteMemory>(shared_from_this(), region);
@@ -82,18 +91,31 @@ RemoteMemoryPtr RemoteEngine::memory(const RemoteRegion& region) {
 }
 
 RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline) {
+  if (retired_.load())
+    throw Refused(StatusCode::err_bad_state,
+                  "engine '" + memory.region.engine +
+                      "' was deregistered here or restarted; exchange descriptors again");
+  std::unique_lock opening(memory.mutex_);
+  if (memory.opened_ && memory.opened_->generation == generation_.load()) return *memory.opened_;
+  opening.unlock();
   auto peer = this->peer(deadline);
-  const std::lock_guard opening(memory.mutex_);
+  opening.lock();
   const RemoteRegion& region = memory.region;
   for (int tries = 0;; ++tries) {
-    uint64_t generation, revocations;
-    {
-      const std::lock_guard lock(mutex_);
-      generation = generation_;
-      revocations = revocations_;
-    }
+    const uint64_t generation = generation_.load(), revocations = revocations_.load();
     if (memory.opened_ && memory.opened_->generation == generation) return *memory.opened_;
-    auto attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
+    control::Attachments attachments;
+    try {
+      attachments = host_.open(*peer, region.id, region.key, region.incarnation, deadline);
+    } catch (const PeerLost&) {
+      if (tries > 0) throw;
+      {  // it broke without anybody noticing until this use
+        const std::lock_guard lock(mutex_);
+        if (peer_ == peer) peer_.reset();
+      }
+      peer = this->peer(deadline);
+      continue;
+    }
     PinNote note{region.id, region.key, region.address, region.bytes, 0};
     for (const auto& [name, bytes] : attachments)
       if (name == kPinNote) note = decode_pin_note(bytes);
@@ -114,6 +136,7 @@ RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline)
       pin->region.bytes = note.bytes;
       pin->attachments = std::move(attachments);
     }
+    pin->opened_as.insert(region.id);
     RemoteMemory::Opened opened{pin, std::move(peer), note.offset, generation};
     if (generation == generation_) memory.opened_ = opened;
     return opened;
@@ -121,9 +144,11 @@ RemoteMemory::Opened RemoteEngine::open(RemoteMemory& memory, Deadline deadline)
 }
 
 std::vector<Candidate>& RemoteEngine::list(RemotePin& pin, const Region& local) {
-  auto& candidates = pin.candidates[{local.location, local.device}];
-  const auto backends = host_.backends();
-  if (candidates.size() != backends.size()) {  // the first use, or a backend came or went
+  auto& [version, candidates] = pin.candidates[{local.location, local.device}];
+  const uint64_t newest = host_.backends_version();
+  if (version != newest) {  // the first use, or a backend came or went
+    const auto backends = host_.backends();
+    version = newest;
     std::vector<Candidate> fresh;
     for (Backend* backend : backends) {
       const auto known = std::find_if(candidates.begin(), candidates.end(),
@@ -158,12 +183,15 @@ Choice RemoteEngine::choose(RemoteMemory& memory, const Region& local, uint64_t 
     if (best) break;
   }
   if (best) return {best->backend, best->prepared.route, opened.peer, opened.pin, opened.offset};
-  {
+  const bool nothing = std::none_of(candidates.begin(), candidates.end(),
+                                    [](const Candidate& c) { return bool(c.prepared.route); });
+  if (nothing) {
     // The next transfer opens it again: its owner may have made another backend since.
     const std::lock_guard opening(memory.mutex_);
     memory.opened_.reset();
     const std::lock_guard forgetting(mutex_);
-    pins_.erase(pin.region.id);
+    const auto known = pins_.find(pin.region.id);
+    if (known != pins_.end() && known->second == opened.pin && pin.candidates.size() == 1) pins_.erase(known);
   }
   std::string reasons;
   for (Candidate& candidate : candidates) {
@@ -188,7 +216,7 @@ std::vector<Candidate> RemoteEngine::explain(RemoteMemory& memory, const Region&
 
 void RemoteEngine::failed(RemotePin& pin, const Region& local, Backend& backend) {
   const std::lock_guard lock(pin.mutex);
-  for (Candidate& candidate : pin.candidates[{local.location, local.device}]) {
+  for (Candidate& candidate : pin.candidates[{local.location, local.device}].second) {
     if (candidate.backend != &backend) continue;
     candidate.asked = false;
     candidate.prepared = {};
@@ -210,37 +238,26 @@ void RemoteEngine::lost() {
 
 std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::revoked(uint64_t memory_id) {
   std::vector<RemoteMemoryPtr> memories;
+  std::shared_ptr<RemotePin> unused;
   {
     const std::lock_guard lock(mutex_);
     ++revocations_;
     for (auto& [name, known] : memories_)
-      if (auto memory = known.lock()) memories.push_back(std::move(memory));
+      if (auto memory = known.lock(); memory && memory->region.id == memory_id)
+        memories.push_back(std::move(memory));
+    for (auto at = pins_.begin(); at != pins_.end(); ++at) {
+      if (at->second->opened_as.erase(memory_id) == 0 || !at->second->opened_as.empty()) continue;
+      unused = at->second;
+      pins_.erase(at);
+      break;
+    }
   }
-  std::shared_ptr<RemotePin> pin;
-  size_t others = 0;
   for (const auto& memory : memories) {
     const std::lock_guard lock(memory->mutex_);
-    if (memory->region.id != memory_id || !memory->opened_) continue;
-    pin = memory->opened_->pin;
     memory->opened_.reset();
   }
-  if (!pin) return {};
-  for (const auto& memory : memories) {
-    const std::lock_guard lock(memory->mutex_);
-    others += memory->opened_ && memory->opened_->pin == pin;
-  }
-  if (others > 0) return {};
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> routes;
-  {
-    const std::lock_guard lock(mutex_);
-    pins_.erase(pin->region.id);
-  }
-  const std::lock_guard lock(pin->mutex);
-  for (auto& [kind, candidates] : pin->candidates)
-    for (Candidate& candidate : candidates)
-      if (candidate.prepared.route)
-        routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
-  pin->candidates.clear();
+  if (unused) take_routes_of(*unused, routes);
   return routes;
 }
 
@@ -252,14 +269,7 @@ std::vector<std::pair<Backend*, std::shared_ptr<Route>>> RemoteEngine::take_rout
     pins.swap(pins_);
   }
   std::vector<std::pair<Backend*, std::shared_ptr<Route>>> routes;
-  for (auto& [id, pin] : pins) {
-    const std::lock_guard lock(pin->mutex);
-    for (auto& [kind, candidates] : pin->candidates)
-      for (Candidate& candidate : candidates)
-        if (candidate.prepared.route)
-          routes.emplace_back(candidate.backend, std::move(candidate.prepared.route));
-    pin->candidates.clear();
-  }
+  for (auto& [id, pin] : pins) take_routes_of(*pin, routes);
   return routes;
 }
 
@@ -272,8 +282,8 @@ std::vector<std::shared_ptr<Route>> RemoteEngine::take_routes(Backend* backend) 
   std::vector<std::shared_ptr<Route>> routes;
   for (const auto& pin : pins) {
     const std::lock_guard lock(pin->mutex);
-    for (auto& [kind, candidates] : pin->candidates)
-      for (Candidate& candidate : candidates)
+    for (auto& [kind, listed] : pin->candidates)
+      for (Candidate& candidate : listed.second)
         if (candidate.backend == backend && candidate.prepared.route)
           routes.push_back(std::exchange(candidate.prepared, {}).route);
   }

@@ -11,12 +11,15 @@
 // Everything is found or made on first use and dropped when the connection breaks or the owner takes the
 // memory back; the next use starts over, and is told if the memory is gone.
 #pragma once
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -44,8 +47,11 @@ struct Candidate {
 struct RemotePin {
   RemoteRegion region;
   control::Attachments attachments;
+  std::set<uint64_t>
+      opened_as;  ///< ids of the memories; under the engine's mutex. None left: routes are revoked
   std::mutex mutex;
-  std::map<LocalKind, std::vector<Candidate>> candidates;
+  /// With the version of the engine's list of backends that they were made for.
+  std::map<LocalKind, std::pair<uint64_t, std::vector<Candidate>>> candidates;
 };
 
 /// Everything that an attempt needs, held by it.
@@ -90,6 +96,7 @@ class RemoteHost {
                                     Deadline deadline) = 0;
   /// In the order of preference.
   virtual std::vector<Backend*> backends() const = 0;
+  virtual uint64_t backends_version() const = 0;  ///< not 0; another one when the list changed
 };
 
 class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
@@ -114,6 +121,8 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
   /// The route failed: others go first for a while, and this one is prepared again before it is used.
   void failed(RemotePin& pin, const Region& local, Backend& backend);
 
+  /// Nothing is opened any more: the engine was deregistered here, or another run of it took its place.
+  void retire() { retired_.store(true); }
   /// The connection broke: everything opened over it is void.
   void lost();
   /// The owner takes a memory back. Returns the routes to revoke: of its pin, if no other memory uses that.
@@ -132,10 +141,13 @@ class RemoteEngine : public std::enable_shared_from_this<RemoteEngine> {
   std::mutex connecting_;  ///< one connects, the others wait for it
   control::Address address_;
   std::shared_ptr<Peer> peer_;
-  uint64_t generation_ = 1;
-  uint64_t revocations_ = 0;
+  std::atomic<bool> retired_{false};
+  std::atomic<uint64_t> generation_{1};  // of the connection; changed under mutex_
+  std::atomic<uint64_t> revocations_{0};
   std::unordered_map<uint64_t, std::shared_ptr<RemotePin>> pins_;  // by the pin's id
-  std::map<std::pair<uint64_t, RegionKey>, std::weak_ptr<RemoteMemory>> memories_;
+  /// By all that a descriptor says of the range: one that lies must not change what an honest one means.
+  std::map<std::tuple<uint64_t, RegionKey, uint64_t, uint64_t>, std::weak_ptr<RemoteMemory>> memories_;
+  size_t prune_at_ = 64;
 };
 
 /// The entry that an owner adds to a memory's attachments: which pin it is in, and where.

@@ -32,7 +32,10 @@ SOURCES = [
     *sorted((ROOT / "src/io/backends/shm").glob("*.cpp")),
     *sorted(p for p in (ROOT / "src/io/backends/file").glob("*.cpp") if p.name != "file.cpp"),  # of the table
 ]
-HEADERS = [*(ROOT / "src/io").glob("*.hpp"), *(ROOT / "src/io/backends").rglob("*.hpp")]
+HEADERS = [
+    *(ROOT / "src/io").glob("*.hpp"),
+    *(p for part in ("", "shm", "file") for p in (ROOT / "src/io/backends" / part).glob("*.hpp")),
+]
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-pthread", "-I", str(ROOT)]
 SUCCESS, NOT_FOUND, TIMEOUT, CANCELLED, PEER_LOST, TRANSPORT, DENIED, IO = 0, 12, 16, 17, 18, 19, 20, 21
 CPU, GPU, FILE = 1, 2, 3
@@ -348,6 +351,10 @@ class Owner:
         """CRC-32 of all of its memory."""
         return int(self.ask("crc"))
 
+    def fill(self, value: int) -> None:
+        """Makes all of its memory this value."""
+        self.ask(f"fill {value}")
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -385,6 +392,9 @@ def _owner_main() -> None:
         match line.split():
             case ["crc"]:
                 print(zlib.crc32(array), flush=True)
+            case ["fill", value]:
+                array[:] = int(value)
+                print("true", flush=True)
             case ["fds"]:
                 print(len(os.listdir("/proc/self/fd")), flush=True)
             case ["detach"]:

@@ -142,7 +142,8 @@ struct Program {
     if (what == "counters") {
       std::ostringstream text;
       for (auto& [name, values] : engine.counters())
-        for (auto& [counter, value] : values) text << counter << "=" << static_cast<long long>(value) << " ";
+        for (auto& [counter, value] : values)
+          text << name << "_" << counter << "=" << static_cast<long long>(value) << " ";
       return text.str();
     }
     if (what == "cpu") {

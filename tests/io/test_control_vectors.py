@@ -13,7 +13,7 @@ import pytest
 from net_programs import Driven, build, compiler
 from raw_peer import sip128
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ class Fake:
     def metrics(self) -> dict[str, Any]:
         engine = {
             **{f"{op}_{what}": count for op in ("read", "write") for what, count in (("transfers", 3), ("bytes", 10))},
-            "ended": {"SUCCESS": 5, "ERR_TIMEOUT": 1},
+            "ended": {"success": 5, "err_timeout": 1},
             "duration_us": {1: 4, 8: 1, 1024: 1},
             "duration_ns_total": 1_500_000,
             "in_flight": 2,
@@ -43,7 +43,7 @@ def test_every_number_is_told_once():
     found = samples(text)
     own = 'engine="pre\\"fill\\\\1"'
     assert found[f'mori_io_bytes_total{{{own},op="write"}}'] == 10
-    assert found[f'mori_io_ended_total{{{own},status="ERR_TIMEOUT"}}'] == 1
+    assert found[f'mori_io_ended_total{{{own},status="err_timeout"}}'] == 1
     assert found[f"mori_io_in_flight{{{own}}}"] == 2
     assert found[f"mori_io_reroutes_total{{{own}}}"] == 7
     assert found[f'mori_io_backend_bytes_sent_total{{{own},backend="tcp"}}'] == 12
@@ -109,7 +109,7 @@ def test_real_engines(tmp_path):
             session.batch_write([0, 1024], [2048, 0], [512, 512], a.allocate_transfer_uid()).wait(10)
         found = samples(prometheus([a, b]))
         assert found['mori_io_bytes_total{engine="a",op="write"}'] == 5 * 1024
-        assert found['mori_io_ended_total{engine="a",status="SUCCESS"}'] == 5
+        assert found['mori_io_ended_total{engine="a",status="success"}'] == 5
         write_trace(tmp_path / "t.json", {"a": a.take_trace()})
     spans = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     assert len([e for e in spans if e["ph"] == "b" and e["name"] == "write"]) == 5

@@ -14,7 +14,7 @@ import pytest
 from net_programs import Failed, build, compiler
 from tcp_crew import Engine, blocks, copied
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 SIZE = 24 << 20
 
 

@@ -15,7 +15,7 @@ from net_programs import Failed, build, compiler
 from proxy import Proxy
 from tcp_crew import Engine, Memory, blocks, copied
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 BLOCK, COUNT = 64 << 10, 3000
 SIZE = BLOCK * COUNT  # some 200 MB: longer under way than a test takes to interfere
 SUCCESS, BAD_STATE, NOT_FOUND, TIMEOUT, CANCELLED, PEER_LOST, TRANSPORT = 0, 14, 12, 16, 17, 18, 19
@@ -173,9 +173,9 @@ def test_streams_reset_by_the_network_are_rebuilt_and_only_the_rest_is_sent(star
             target.bytes, copied(source.bytes, np.zeros(size, np.uint8), blocks(600, BLOCK, 640, 6), op)
         )
         assert proxy.cuts_left == 0
-        assert a.counter("tcp_streams_broken_total") >= 4
-        assert a.counter("tcp_frames_again_total") >= 1
-        assert a.counter("tcp_frames_sent_total") < 100  # about 40 MB in frames of 1 to 4 MiB, some of them twice
+        assert a.counter("tcp_streams_broken") >= 4
+        assert a.counter("tcp_frames_again") >= 1
+        assert a.counter("tcp_frames_sent") < 100  # about 40 MB in frames of 1 to 4 MiB, some of them twice
 
 
 def test_streams_that_always_break_are_given_up(start: Start) -> None:
@@ -212,7 +212,7 @@ def test_a_request_changed_on_its_way_is_noticed(start: Start) -> None:
         code, _, words = a.wait(a.go(a.session(here, there), "write", np.array([[0, 0, 100]])))
         assert code == SUCCESS, words  # after another try
         assert proxy.flip_at is None
-        assert b.counter("tcp_malformed_total") == 1
+        assert b.counter("tcp_malformed") == 1
         assert (there.bytes[:100] == 9).all() and (there.bytes[100:] == 0).all()
 
 

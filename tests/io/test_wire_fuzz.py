@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from net_programs import build, compiler
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 TARGETS = {"handshake": 20000, "frames": 20000, "requests": 20000, "replies": 20000, "inlet": 1500}
 
 

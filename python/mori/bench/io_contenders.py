@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..errors import ConfigError, MoriError, TransportError
+from ..errors import MoriError, TransportError
 from .io_memory import GpuMemory, Memory
 from .io_settings import Blocks, IoSettings
 
@@ -48,7 +48,7 @@ class Contender:
 
     name = ""
     path = ""  # how bytes travel, for the report
-    spins = False  # whether it uses the processor while nothing is asked of it
+    verifies = True  # whether what it moved is looked at
 
     def __init__(self, settings: IoSettings, *, target: bool, gpu: int = 0) -> None:
         self.settings, self.target, self.gpu = settings, target, gpu
@@ -192,8 +192,3 @@ def require_backend(name: str, allowed: tuple[str, ...], settings: IoSettings) -
 
 def failed(name: str, what: str) -> Exception:
     return TransportError(f"{name}: {what}")
-
-
-def refuse_gpu(name: str, settings: IoSettings) -> None:
-    if "gpu" in settings.memories:
-        raise ConfigError(f"{name} measures host memory only")

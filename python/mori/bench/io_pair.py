@@ -98,18 +98,20 @@ class _End:
         return (case.op == "read") == self.target
 
     def open(self, case: IoCase) -> None:
+        if not self.contender.verifies:
+            return
         if self.source(case):
             fill_source(self.memory, case.pool_bytes, self.seed)
         else:
             clear_landing(self.memory, case.pool_bytes)
 
     def stamp(self, case: IoCase, number: int) -> None:
-        if self.source(case):
+        if self.contender.verifies and self.source(case):
             for index, blocks in enumerate(case.turn(self.seed, number)):
                 stamp(self.memory, case, blocks, _serial(number, index))
 
     def check(self, case: IoCase, number: int, whole: bool, fresh: bool) -> None:
-        if self.source(case):
+        if self.source(case) or not self.contender.verifies:
             return
         turn = case.turn(self.seed, number)
         for index, blocks in enumerate(turn):

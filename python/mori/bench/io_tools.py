@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from .io_settings import IoCase, IoSettings
-from .report import Row
 
 __all__ = ["fio_us", "perftest_us", "tool_rows"]
 
@@ -93,8 +92,11 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
     size = max(case.pool_bytes, case.block_bytes)
     with tempfile.TemporaryDirectory(prefix="mori-bench-", dir=settings.folder or None) as folder:
         path = Path(folder, "file")
-        path.write_bytes(b"")
-        os.truncate(path, size)
+        with path.open("wb") as file:  # written in full: holes would be read from no disk
+            for at in range(0, size, 1 << 20):
+                file.write(os.urandom(min(1 << 20, size - at)))
+            file.flush()
+            os.fsync(file.fileno())
         for direct in (1, 0):
             command = [
                 program,
@@ -103,7 +105,7 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
                 f"--rw=rand{case.op}",
                 f"--bs={case.block_bytes}",
                 f"--size={size}",
-                f"--iodepth={min(128, case.batch)}",
+                f"--iodepth={depth_of(case)}",
                 "--ioengine=io_uring",
                 f"--direct={direct}",
                 *("--time_based", "--runtime=1", "--output-format=json", "--norandommap"),
@@ -117,10 +119,11 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
         raise RuntimeError(f"fio failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
 
 
+def depth_of(case: IoCase) -> int:
+    """Requests in flight to a file, for fio and for MoRI alike."""
+    return min(128, case.batch)
+
+
 def spread(us: float) -> list[int]:
     """A tool gives one number: as samples for a row."""
     return np.full(1, us * 1e3).astype(np.int64).tolist()
-
-
-def is_tool(row: Row) -> bool:
-    return row.impl in ("perftest", "fio")

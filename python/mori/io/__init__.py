@@ -13,13 +13,7 @@ docs/io_guide.md is the guide. Needs no GPU, no NIC and no torch.
 
 from __future__ import annotations
 
-from mori._core.io import BackendType as BackendType
-from mori._core.io import MemoryLocationType as MemoryLocationType
-from mori._core.io import PollCqMode as PollCqMode
-from mori._core.io import PreparedTransfer as PreparedTransfer
-from mori._core.io import StatusCode as StatusCode
-from mori._core.io import Strided as Strided
-from mori._core.io import TransferStatus as TransferStatus
+from mori._core import io as _io
 
 from ._configs import FabricBackendConfig, IOEngineConfig, RdmaBackendConfig, XgmiBackendConfig
 from ._descriptors import EngineDesc, MemoryDesc
@@ -27,6 +21,14 @@ from ._engine import IOEngine, Notification, TraceEvent
 from ._memory import SharedMemory, empty
 from ._observe import prometheus, trace_events, write_trace
 from ._session import Explanation, IOEngineSession, Route
+
+BackendType = _io.BackendType
+MemoryLocationType = _io.MemoryLocationType
+PollCqMode = _io.PollCqMode
+PreparedTransfer = _io.PreparedTransfer
+StatusCode = _io.StatusCode
+Strided = _io.Strided
+TransferStatus = _io.TransferStatus
 
 __all__ = [
     "BackendType",

@@ -140,6 +140,8 @@ class IOEngine:
         """
         name = backend_name(type)
         try:
+            if name in _DEVICES and name not in {row[0] for row in _io.backend_table()}:
+                raise TransportError("this build has no such backend")
             self._core.add_backend(name, backend_options(config))
         except TransportError as error:
             if name not in _DEVICES or not self._config.fallback or self._config.backends is not None:

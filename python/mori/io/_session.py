@@ -17,7 +17,10 @@ __all__ = ["Explanation", "IOEngineSession", "Route"]
 
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """What one backend says about a pair of memories: its estimate, or the reason why it cannot."""
+    """What one backend says about a pair of memories: its estimate, or the reason why it cannot.
+
+    `failures`: how often transfers had to leave it; `avoided`: it failed of late, so others go first for a while.
+    """
 
     backend: str
     possible: bool
@@ -25,6 +28,11 @@ class Route:
     bytes_per_second: float
     reason: str
     failures: int
+    avoided: bool = False
+
+    def cost_us(self, size: int) -> float:
+        """Estimate for a transfer of `size` bytes."""
+        return self.latency_us + (size / self.bytes_per_second * 1e6 if self.bytes_per_second > 0 else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +86,11 @@ class IOEngineSession(_io.Session):  # type: ignore[misc]
         """Connects and finds the route now rather than at the first transfer. Raises why it cannot."""
         self._open(positive(timeout_s))
 
-    def explain(self, timeout_s: float = 5.0) -> Explanation:
-        """Which backend carries the bytes, and what the others say. Asks all of them."""
+    def explain(self, timeout_s: float = 5.0, *, size: int = 1 << 20) -> Explanation:
+        """Which backend carries a transfer of `size` bytes, and what the others say. Asks all of them."""
         routes = tuple(Route(*row) for row in self._explain(positive(timeout_s)))
         able = [r for r in routes if r.possible]
-        chosen = min(able, key=lambda r: r.latency_us).backend if able else ""
+        chosen = min(able, key=lambda r: (r.avoided, r.cost_us(size))).backend if able else ""
         return Explanation(chosen, routes, tuple(self._missing()))
 
 

@@ -199,14 +199,14 @@ std::vector<std::string> Control::Impl::revoke(uint64_t id, Deadline deadline) {
 
 std::vector<std::pair<std::string, double>> Control::Impl::counters() const {
   std::lock_guard lock(mutex_);
-  return {{"control_connections", static_cast<double>(connections_.size())},
-          {"control_peers", static_cast<double>(peers_.size())},
-          {"control_accepted_total", static_cast<double>(accepted_)},
-          {"control_refused_total", static_cast<double>(refused_)},
-          {"control_frames_received_total", static_cast<double>(frames_in_)},
-          {"control_malformed_total", static_cast<double>(malformed_)},
-          {"control_lost_total", static_cast<double>(lost_)},
-          {"control_handler_errors_total", static_cast<double>(handler_errors_)}};
+  return {{"connections", static_cast<double>(connections_.size())},
+          {"peers", static_cast<double>(peers_.size())},
+          {"accepted", static_cast<double>(accepted_)},
+          {"refused", static_cast<double>(refused_)},
+          {"frames_received", static_cast<double>(frames_in_)},
+          {"malformed", static_cast<double>(malformed_)},
+          {"lost", static_cast<double>(lost_)},
+          {"handler_errors", static_cast<double>(handler_errors_)}};
 }
 
 // ---- Control

@@ -19,7 +19,8 @@ constexpr uint64_t kTurnBytes = 4 << 20;  ///< then other streams have their tur
 void Inlet::enter(const std::shared_ptr<Inlet>& self) {
   events_ = EPOLLIN;
   in_.resize(kHeadBytes);
-  number_ = loop_.add(self, stream_.fd.get(), events_);
+  number_ = loop_.number();
+  loop_.add(number_, self, stream_.fd.get(), events_);
 }
 
 void Inlet::kill() {

@@ -28,16 +28,14 @@ void Loop::start_locked() {
   thread_ = start_thread("mori-io-tcp", [this] { run(); });
 }
 
-uint64_t Loop::add(std::shared_ptr<Source> source, int fd, uint32_t events) {
+void Loop::add(uint64_t number, std::shared_ptr<Source> source, int fd, uint32_t events) {
   std::lock_guard lock(mutex_);
   start_locked();
-  const uint64_t number = next_++;
   sources_[number] = std::move(source);
   epoll_event event{};
   event.events = events;
   event.data.u64 = number;
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
-  return number;
 }
 
 void Loop::set(uint64_t number, int fd, uint32_t events) {

@@ -35,8 +35,10 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
-  /// Any thread. Keeps the source until remove(). Gives its number.
-  uint64_t add(std::shared_ptr<Source> source, int fd, uint32_t events);
+  /// Any thread. A number for add(): known to the source before its first event.
+  uint64_t number() { return next_.fetch_add(1); }
+  /// Keeps the source until remove().
+  void add(uint64_t number, std::shared_ptr<Source> source, int fd, uint32_t events);
   void set(uint64_t number, int fd, uint32_t events);
   void remove(uint64_t number);
   /// Runs `task` on the I/O thread at that time.
@@ -53,7 +55,7 @@ class Loop {
   std::mutex mutex_;
   std::map<uint64_t, std::shared_ptr<Source>> sources_;
   std::multimap<Deadline, std::function<void()>> timers_;
-  uint64_t next_ = 1;
+  std::atomic<uint64_t> next_{1};
   std::atomic<bool> stopping_{false};
   std::thread thread_;
   pid_t pid_ = 0;

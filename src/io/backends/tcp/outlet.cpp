@@ -31,7 +31,10 @@ Clock::duration settle_time(int fd) {
 
 }  // namespace
 
-void Outlet::enter(const std::shared_ptr<Outlet>& self) { loop_number_ = loop_.add(self, fd(), 0); }
+void Outlet::enter(const std::shared_ptr<Outlet>& self) {
+  loop_number_ = loop_.number();
+  loop_.add(loop_number_, self, fd(), 0);
+}
 
 void Outlet::ready(uint32_t) {
   if (const auto pair = pair_.lock()) pair->on_ready(*this);

@@ -25,6 +25,31 @@ Pair::Outlets Pair::outlets() const {
 }
 
 void Pair::open(Deadline deadline) {
+  {
+    std::unique_lock lock(mutex_);
+    const auto free = [&] { return !is_opening_; };
+    if (deadline == Deadline::max())
+      opened_.wait(lock, free);
+    else if (!opened_.wait_until(lock, deadline, free))
+      throw TimeoutError("streams to engine '" + peer_.load()->engine() +
+                         "' were not open before the deadline");
+    is_opening_ = true;
+  }
+  const auto over = [this] {
+    std::lock_guard lock(mutex_);
+    is_opening_ = false;
+    opened_.notify_one();
+  };
+  try {
+    open_missing(deadline);
+  } catch (...) {
+    over();
+    throw;
+  }
+  over();
+}
+
+void Pair::open_missing(Deadline deadline) {
   for (size_t i = 0; i < settings_.streams; ++i) {
     {
       const Outlets all = outlets();

@@ -6,6 +6,7 @@
 #pragma once
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -52,6 +53,7 @@ class Pair : public std::enable_shared_from_this<Pair> {
   bool drive(Outlet& outlet, std::unique_lock<std::mutex> lock, uint64_t budget);
   void finish_ready();
   void cut_overdue(const WorkPtr& work);
+  void open_missing(Deadline deadline);
   void reopen();
   void try_open(int attempt);
   void broke(const Outlet& outlet);
@@ -62,6 +64,8 @@ class Pair : public std::enable_shared_from_this<Pair> {
   Counters& counters_;
   Books books_;
   std::atomic<Peer*> peer_;
+  bool is_opening_ = false;  ///< one thread at a time opens streams
+  std::condition_variable opened_;
   mutable std::mutex mutex_;
   Outlets outlets_;
   std::atomic<int> helpers_{0};

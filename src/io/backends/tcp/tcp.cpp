@@ -77,19 +77,25 @@ class Tcp final : public Backend {
     auto inlet = std::make_shared<Inlet>(host_, std::move(stream), loop_, counters_, from.engine(),
                                          from.incarnation());
     std::lock_guard lock(mutex_);
-    std::erase_if(inlets_, [](const auto& old) { return old->over(); });
-    const auto its = [&](const auto& old) { return old->engine == from.engine(); };
+    std::erase_if(inlets_, [](const auto& old) { return old.expired(); });
+    const auto its = [&](const auto& weak) {
+      const auto old = weak.lock();
+      return old && !old->over() && old->engine == from.engine();
+    };
     if (std::count_if(inlets_.begin(), inlets_.end(), its) >= static_cast<ptrdiff_t>(kMaxInlets)) return;
     inlet->enter(inlet);
-    inlets_.push_back(std::move(inlet));
+    inlets_.push_back(inlet);
   }
 
   void lost(Peer& peer) override {
     std::shared_ptr<Pair> pair;
     {
       std::lock_guard lock(mutex_);
-      for (const auto& inlet : inlets_)
-        if (inlet->engine == peer.engine() && inlet->incarnation == peer.incarnation()) inlet->kill();
+      for (const auto& weak : inlets_) {
+        const auto inlet = weak.lock();
+        if (inlet && inlet->engine == peer.engine() && inlet->incarnation == peer.incarnation())
+          inlet->kill();
+      }
       const auto found = pairs_.find({peer.engine(), peer.incarnation()});
       if (found != pairs_.end()) pair = found->second;
     }
@@ -98,16 +104,16 @@ class Tcp final : public Backend {
 
   std::vector<std::pair<std::string, double>> counters() const override {
     const auto value = [](const std::atomic<uint64_t>& number) { return static_cast<double>(number.load()); };
-    return {{"tcp_frames_sent_total", value(counters_.frames_sent)},
-            {"tcp_frames_again_total", value(counters_.frames_again)},
-            {"tcp_frames_served_total", value(counters_.frames_served)},
-            {"tcp_frames_refused_total", value(counters_.frames_refused)},
-            {"tcp_bytes_received_total", value(counters_.bytes_in)},
-            {"tcp_bytes_sent_total", value(counters_.bytes_out)},
-            {"tcp_malformed_total", value(counters_.malformed)},
-            {"tcp_streams_opened_total", value(counters_.streams_opened)},
-            {"tcp_streams_broken_total", value(counters_.streams_broken)},
-            {"tcp_streams_cut_total", value(counters_.streams_cut)}};
+    return {{"frames_sent", value(counters_.frames_sent)},
+            {"frames_again", value(counters_.frames_again)},
+            {"frames_served", value(counters_.frames_served)},
+            {"frames_refused", value(counters_.frames_refused)},
+            {"bytes_received", value(counters_.bytes_in)},
+            {"bytes_sent", value(counters_.bytes_out)},
+            {"malformed", value(counters_.malformed)},
+            {"streams_opened", value(counters_.streams_opened)},
+            {"streams_broken", value(counters_.streams_broken)},
+            {"streams_cut", value(counters_.streams_cut)}};
   }
 
  private:
@@ -126,7 +132,7 @@ class Tcp final : public Backend {
   Worker worker_;
   std::mutex mutex_;
   std::map<std::pair<std::string, uint64_t>, std::shared_ptr<Pair>> pairs_;
-  std::vector<std::shared_ptr<Inlet>> inlets_;
+  std::vector<std::weak_ptr<Inlet>> inlets_;  ///< the loop keeps them while they live
 };
 
 }  // namespace
