@@ -34,7 +34,7 @@ def assemble(
 ) -> Report:
     cases = settings.cases()
     merged: Times = dict(times) | {key: spread(us) for key, us in tools.items()}
-    impls = list(dict.fromkeys(name for name, _ in merged))
+    impls = sorted(dict.fromkeys(name for name, _ in merged), key=lambda name: name != "mori")
     limit = next((name for name in (*LIMITS.values(), "perftest", "fio") if name in impls), None)
     rows: list[Row] = []
     for index, case in enumerate(cases):
