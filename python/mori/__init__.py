@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mori import cpp as cpp
     from mori import ep as ep
+    from mori import io as io
     from mori import topology as topology
     from mori._core import __version__ as __version__
     from mori.bootstrap import unique_id as unique_id
@@ -35,7 +37,7 @@ _HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
     "init": "mori.context",
     "unique_id": "mori.bootstrap",
 }
-_SUBMODULES = ("ep", "topology")
+_SUBMODULES = ("cpp", "ep", "io", "topology")
 
 __all__ = [*sorted(_HOME), *_SUBMODULES, "include_dir"]
 

@@ -41,8 +41,8 @@ def examine() -> dict[str, Any]:
     """Everything that `mori doctor` prints, as plain values.
 
     targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was
-    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, limits, environment, missing [{what,
-    needed_for, get}], errors {question: what went wrong}.
+    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, rdma {devices, why}, limits, environment,
+    missing [{what, needed_for, get}], errors {question: what went wrong}.
     """
     errors: dict[str, str] = {}
 
@@ -62,6 +62,7 @@ def examine() -> dict[str, Any]:
         "drivers": ask("drivers", _drivers, {}),
         "gpus": ask("gpus", _gpus, []),
         "nics": ask("nics", _nics, []),
+        "rdma": ask("rdma", _rdma, {"devices": [], "why": ""}),
         "limits": ask("limits", _limits, {}),
         "environment": ask("environment", _environment, {}),
     }
@@ -149,6 +150,14 @@ def _nics() -> list[dict[str, Any]]:
     ]
 
 
+def _rdma() -> dict[str, Any]:
+    """Each RDMA device opened as the transfer engine would: address, MTU, or what is in the way."""
+    from . import _core, config
+
+    devices, why = _core.io.rdma_examine(config.load().rdma_devices)
+    return {"devices": devices, "why": why}
+
+
 def _limits() -> dict[str, Any]:
     import resource
 
@@ -219,6 +228,7 @@ def _sections(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("targets", [_target_line(report, target) for target in report["targets"]]),
         ("GPUs", [_gpu_line(gpu) for gpu in report["gpus"]] or ["none"]),
         ("NICs", [_nic_line(nic) for nic in report["nics"]] or ["none"]),
+        ("RDMA", [_rdma_line(device) for device in report["rdma"]["devices"]] or [report["rdma"]["why"]]),
         (
             "versions",
             [f"{name} {version or 'not installed'}" for name, version in report["versions"].items()],
@@ -252,6 +262,11 @@ def _gpu_line(gpu: dict[str, Any]) -> str:
 def _nic_line(nic: dict[str, Any]) -> str:
     state = f"{nic['gbit_per_s']:g} Gbit/s" if nic["active"] else "no active port"
     return f"{nic['name']} {nic['pci'] or 'software'} {state}"
+
+
+def _rdma_line(device: dict[str, Any]) -> str:
+    state = device["problem"] or f"{device['address']}, MTU {device['mtu']}"
+    return f"{device['name']} {state}"
 
 
 def _limit_lines(limits: dict[str, Any]) -> list[str]:

@@ -74,7 +74,8 @@ def test_no_block_is_used_twice_in_a_turn(size, batch, contiguous):
         assert offsets.max() + size <= case.pool_bytes and (offsets % size == 0).all()
     steps = np.diff(turn[0].local.astype(np.int64))
     assert (steps == size).all() if contiguous else batch < 10 or (steps == size).mean() < 0.1
-    assert not np.array_equal(case.turn(3, 6)[0].local, turn[0].local) or batch * size > case.pool_bytes // 2
+    if case.pool_blocks > 100 * batch or (not contiguous and batch > 10):
+        assert not np.array_equal(case.turn(3, 6)[0].local, turn[0].local)
 
 
 CASES = [IoCase(op, size, batch, False) for op in ("write", "read") for size, batch in ((8, 5), (4096, 20), (12296, 7))]

@@ -161,7 +161,7 @@ class Worker(threading.Thread):
     def turn(self) -> None:
         rng, epoch = self.rng, self.epoch
         size = int(rng.choice([1, 37, 512, 4096, 4099, 65536]))
-        count = min(int(rng.integers(1, 65)), POOL // size // 2)
+        count = max(1, min(int(rng.integers(1, 65)), (1 << 17) // size))
         here, there = (rng.permutation(POOL // size)[:count].astype(np.int64) * size for _ in range(2))
         write = bool(rng.integers(2))
         ranges = (there[:, None] + np.arange(size)).ravel()

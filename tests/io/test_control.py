@@ -88,6 +88,7 @@ def test_two_engines_talk(start: Start, here: bool) -> None:
 def test_both_ends_of_a_connection_ask(start: Start) -> None:
     a, b = start("A", 1), start("B", 2)
     a.connect(b)
+    assert a("ask", "B", "hello", 1000) == ["tcp:hello:A"]  # B knows of the connection from here on
     b.connect(a)
     assert b("ask", "A", "hello", 1000) == ["tcp:hello:B"]
     assert b("stream", "A", 2000) == ["keys agree"]

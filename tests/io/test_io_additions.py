@@ -185,3 +185,15 @@ def test_importing_and_using_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
+
+
+def test_names_are_loaded_when_they_are_used() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, mori; assert 'mori.io' not in sys.modules; mori.io.IOEngine; mori.cpp.MemoryDesc;"
+        "assert mori.cpp.MemoryDesc is mori.io.MemoryDesc and 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr

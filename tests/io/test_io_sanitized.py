@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
 from net_programs import build, compiler
@@ -13,16 +12,11 @@ from net_programs import build, compiler
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.mark.parametrize("sanitizer", ["thread", "address"])
+def test_engine_is_clean(sanitizer: str) -> None:
     if compiler() is None:
         pytest.skip("no g++ to build the sanitized program with")
-    return tmp_path_factory.mktemp("engine")
-
-
-@pytest.mark.parametrize("sanitizer", ["thread", "address"])
-def test_engine_is_clean(folder: Path, sanitizer: str) -> None:
-    program = build(folder, "engine_main", sanitizer)
+    program = build("engine_main", sanitizer)
     for prefix in ([], ["setarch", "-R"]):  # some kernels spread addresses more widely than the sanitizer expects
         done = subprocess.run([*prefix, program], capture_output=True, text=True, timeout=150, check=False)
         if "unexpected memory mapping" not in done.stderr:

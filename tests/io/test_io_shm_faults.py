@@ -57,22 +57,24 @@ def test_killed_in_the_middle_of_a_long_job() -> None:
     lab.close()
 
 
-def test_another_program_under_the_same_pid_is_not_touched() -> None:
+@pytest.mark.parametrize("op", ["write", "read"])
+def test_another_program_under_the_same_pid_is_not_touched(op: str) -> None:
     lab = b.Lab.shm(map=False)
     with b.Owner(SIZE, shared=False) as owner:
         route = lab.prepare(np.ones(SIZE, np.uint8), owner.remote)
         assert owner.ask("exec") == 1  # the same pid, another address space
-        job = lab.submit(route, "write", [[0, 0, 4096]])
+        job = lab.submit(route, op, [[0, 0, 4096]])
         assert job.wait() == b.PEER_LOST
     lab.close()
 
 
-def test_memory_that_vanished_is_reported() -> None:
+@pytest.mark.parametrize("op", ["write", "read"])
+def test_memory_that_vanished_is_reported(op: str) -> None:
     lab = b.Lab.shm(map=False)
     with b.Owner(SIZE, shared=False) as owner:
         route = lab.prepare(np.ones(SIZE, np.uint8), owner.remote)
         assert owner.ask("unmap") == 0
-        job = lab.submit(route, "write", [[0, 0, 4096]])
+        job = lab.submit(route, op, [[0, 0, 4096]])
         assert job.wait() == b.NOT_FOUND and "not mapped" in job.message and not job.reroutable
     lab.close()
 

@@ -16,19 +16,12 @@ from .io_contenders import Contender, Step, failed
 from .io_memory import Memory
 from .io_serve import secret
 from .io_settings import Blocks, IoSettings
+from .io_tools import depth_of
 
 __all__ = ["Mori"]
 
-# The engine's backends for each of the bench's; none named: what the engine chooses.
-_ENGINE = {
-    "auto": None,
-    "shm": ["shm"],
-    "vm": ["shm"],
-    "tcp": ["tcp"],
-    "rdma": ["rdma"],
-    "p2p": ["p2p"],
-    "file": ["file"],
-}
+# The engine's name of a backend of the bench; none: what the engine chooses.
+_ENGINE = {"shm": "shm", "vm": "shm", "tcp": "tcp", "rdma": "rdma", "p2p": "p2p", "file": "file"}
 
 
 class Mori(Contender):
@@ -41,14 +34,15 @@ class Mori(Contender):
         from .. import io
 
         self._io = io
-        backends = _ENGINE[settings.backend]
+        only = _ENGINE.get(settings.backend)
         if settings.backend == "rdma" and not os.path.isdir("/sys/class/infiniband"):
             raise failed("mori", "this machine has no RDMA device")
         far: dict[str, Any] = {"host": _own_host(settings, target), "secret": secret()} if settings.host else {}
-        config = io.IOEngineConfig(backends=backends, timeout_s=60.0, **far)
+        config = io.IOEngineConfig(fallback=only is None, timeout_s=60.0, **far)
         self._engine = io.IOEngine(f"{'target' if target else 'initiator'}-{os.getpid()}", config)
-        if settings.backend == "auto":
-            self._engine.backends()
+        if only is not None:
+            depth = {"depth": max(depth_of(case) for case in settings.cases())}
+            self._engine.create_backend(only, depth if only == "file" else None)
         self._file: Any = None
 
     def allocate(self, nbytes: int) -> Memory:
@@ -65,9 +59,9 @@ class Mori(Contender):
         folder = self.settings.folder or tempfile.gettempdir()
         with tempfile.NamedTemporaryFile(dir=folder, prefix="mori-bench-", delete=False) as file:
             self._file = Path(file.name)
-            os.posix_fallocate(file.fileno(), 0, nbytes)
+            os.truncate(file.fileno(), nbytes)
         view = np.memmap(self._file, np.uint8, "r+")
-        view.fill(0)
+        view.fill(0x5A)  # no holes: they would be read from no disk
         view.flush()
         return Memory(np.asarray(view), view)
 

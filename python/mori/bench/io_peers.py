@@ -7,7 +7,6 @@ its batched synchronous calls."""
 from __future__ import annotations
 
 import importlib
-import os
 import socket
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..config import environment, set_environment
 from .io_contenders import Absent, Contender, Step, failed, require_backend
 from .io_memory import Memory
 from .io_settings import Blocks, IoSettings
@@ -31,9 +31,10 @@ class Nixl(Contender):
         super().__init__(settings, target=target, gpu=gpu)
         require_backend("nixl", ("auto", "shm", "vm", "tcp", "rdma", "p2p"), settings)
         if settings.backend == "tcp" or (settings.backend == "auto" and settings.host):
-            os.environ["UCX_TLS"] = "tcp"  # read when the agent starts; this process has nothing else of UCX
-        self.path = "UCX tcp" if os.environ.get("UCX_TLS") == "tcp" else "UCX"
-        os.environ.setdefault("NIXL_LOG_LEVEL", "ERROR")
+            # read when the agent starts; this process has nothing else of UCX
+            set_environment(environment() | {"UCX_TLS": "tcp"})
+        self.path = "UCX tcp" if environment().get("UCX_TLS") == "tcp" else "UCX"
+        set_environment({"NIXL_LOG_LEVEL": "ERROR"} | environment())
         self._api = _first("nixl._api", "nixl_cu13._api", "nixl_cu12._api")
         if self._api is None:
             raise Absent("nixl skipped: it is not installed (pip install nixl)")
@@ -109,8 +110,7 @@ class Mooncake(Contender):
     def __init__(self, settings: IoSettings, *, target: bool, gpu: int = 0) -> None:
         super().__init__(settings, target=target, gpu=gpu)
         require_backend("mooncake", ("auto", "shm", "vm", "tcp", "rdma"), settings)
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        os.environ.setdefault("MC_LOG_LEVEL", "ERROR")
+        set_environment({"GLOG_minloglevel": "2", "MC_LOG_LEVEL": "ERROR"} | environment())
         module = _first("mooncake.engine")
         if module is None:
             raise Absent("mooncake skipped: it is not installed (pip install mooncake-transfer-engine-non-cuda)")

@@ -34,7 +34,7 @@ def assemble(
 ) -> Report:
     cases = settings.cases()
     merged: Times = dict(times) | {key: spread(us) for key, us in tools.items()}
-    impls = list(dict.fromkeys(name for name, _ in merged))
+    impls = sorted(dict.fromkeys(name for name, _ in merged), key=lambda name: name != "mori")
     limit = next((name for name in (*LIMITS.values(), "perftest", "fio") if name in impls), None)
     rows: list[Row] = []
     for index, case in enumerate(cases):
@@ -98,7 +98,6 @@ def io_table(report: Report) -> Any:
         "impl",
         "path",
         "median\nus",
-        "p10\nus",
         "p90\nus",
         "p99\nus",
         "GB/s",
@@ -114,7 +113,7 @@ def io_table(report: Report) -> Any:
         previous = key
         rates = ("" if v is None else f"{v:.2f}" for v in (row.limit_gbps, row.ratio))
         out.add_row(
-            *name, row.impl, row.backend or "", _us(row.median_us), _us(row.p10_us), _us(row.p90_us),
+            *name, row.impl, row.backend or "", _us(row.median_us), _us(row.p90_us),
             _us(row.p99_us or row.p90_us), f"{row.wire_gbps:.2f}", *rates,
             style="bold" if row.impl == "mori" else None,
         )  # fmt: skip

@@ -92,8 +92,11 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
     size = max(case.pool_bytes, case.block_bytes)
     with tempfile.TemporaryDirectory(prefix="mori-bench-", dir=settings.folder or None) as folder:
         path = Path(folder, "file")
-        path.write_bytes(b"")
-        os.truncate(path, size)
+        with path.open("wb") as file:  # written in full: holes would be read from no disk
+            for at in range(0, size, 1 << 20):
+                file.write(os.urandom(min(1 << 20, size - at)))
+            file.flush()
+            os.fsync(file.fileno())
         for direct in (1, 0):
             command = [
                 program,
@@ -102,7 +105,7 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
                 f"--rw=rand{case.op}",
                 f"--bs={case.block_bytes}",
                 f"--size={size}",
-                f"--iodepth={min(128, case.batch)}",
+                f"--iodepth={depth_of(case)}",
                 "--ioengine=io_uring",
                 f"--direct={direct}",
                 *("--time_based", "--runtime=1", "--output-format=json", "--norandommap"),
@@ -114,6 +117,11 @@ def fio_us(settings: IoSettings, case: IoCase) -> float:
                 if rate:
                     return case.bytes / rate * 1e6
         raise RuntimeError(f"fio failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+
+
+def depth_of(case: IoCase) -> int:
+    """Requests in flight to a file, for fio and for MoRI alike."""
+    return min(128, case.batch)
 
 
 def spread(us: float) -> list[int]:

@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Which memories p2p reaches, and who looks at the jobs under way: the submitter queues the first windows, a
-// waiter looks for 50 us (spinning, since small transfers take less than a sleep), and one thread looks from
-// then on, the less often the longer a job takes. The thread sleeps while there are no jobs.
+// waiter looks for 50 us and as long as the bytes may take, at most 1 ms (spinning: a sleep ends 60 us late,
+// in which a link moves 20 MB), and one thread looks from then on, the less often the longer a job takes. The
+// thread sleeps while there are no jobs.
 #include "src/io/backends/p2p/p2p.hpp"
 
 #include <unistd.h>
@@ -28,6 +29,8 @@ using namespace p2p;
 using std::chrono::microseconds;
 
 constexpr microseconds kSpin{50};
+constexpr microseconds kLongestSpin{1000};
+constexpr uint64_t kSpinBytesPerUs = 100'000;  ///< slower than any link between GPUs
 constexpr microseconds kLongestSleep{500};
 constexpr microseconds kMayBeLate{200};  ///< until the thread first looks at a job that nobody waits for
 constexpr uint32_t kIdleLooks = 10;
@@ -104,11 +107,12 @@ class P2pBackend final : public Backend {
   }
 
   bool help(Job& job) override {
+    const microseconds spin = std::min(kLongestSpin, kSpin + microseconds(job.bytes() / kSpinBytesPerUs));
     for (;;) {
       std::unique_lock lock(mutex_);
       const auto found = find(job);
       if (found == carries_.end()) return true;
-      if (Clock::now() - (*found)->submitted > kSpin) return false;
+      if (Clock::now() - (*found)->submitted > spin) return false;
       if ((*found)->advance(counters_)) {
         end(found, lock);
         return true;

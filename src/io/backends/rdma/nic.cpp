@@ -147,7 +147,8 @@ void Nic::choose_gid(const Config& config, const verbs::PortAttr& port) {
     gid_index_ = uint8_t(config.gid_index);
     return;
   }
-  int best = 0;
+  int best = 0, index = 0;
+  Gid address{};
   for (int i = 0; i < entries; ++i) {
     Gid gid{};
     if (v().query_gid(context_, port_, i, &gid) != 0 || is_zero(gid)) continue;
@@ -155,10 +156,12 @@ void Nic::choose_gid(const Config& config, const verbs::PortAttr& port) {
         port.link_layer == verbs::kLayerEthernet ? preference(gid_type(unsigned(i), gid), gid) : 1;
     if (worth <= best) continue;
     best = worth;
-    gid_index_ = uint8_t(i);
-    address_.gid = gid;
+    index = i;
+    address = gid;
   }
   if (best == 0) fail(name_, "its port has no address (GID): give its network interface an IP address");
+  address_.gid = address;
+  gid_index_ = uint8_t(index);  // at once: others connect with it meanwhile
 }
 
 Address Nic::address() {
@@ -168,9 +171,13 @@ Address Nic::address() {
   if (v().query_port(context_, port_, &attr) != 0 || attr.state != verbs::kPortActive) {
     fail(name_, "its port is down");
   }
-  Config again;
-  again.gid_index = wished_gid_;
-  choose_gid(again, attr);
+  Gid same{};
+  if (v().query_gid(context_, port_, gid_index_, &same) != 0 || same.words[0] != address_.gid.words[0] ||
+      same.words[1] != address_.gid.words[1]) {
+    Config again;
+    again.gid_index = wished_gid_;
+    choose_gid(again, attr);
+  }
   address_.lid = attr.lid;
   return address_;
 }

@@ -19,10 +19,9 @@ constexpr std::chrono::milliseconds kWatchEvery{5};
 
 void pause() {
 #if defined(__x86_64__)
-  for (int i = 0; i < 32; ++i) __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
+  for (int i = 0; i < 16; ++i) __builtin_ia32_pause();
 #endif
+  std::this_thread::yield();  // the peer, or a software NIC, may wait for this core
 }
 
 }  // namespace

@@ -115,20 +115,22 @@ void Rail::make_queue(Queue& queue, uint32_t depth, const Config& config) {
   // What a NIC cannot have it refuses as a whole, so the wishes shrink one by one.
   const std::pair<uint32_t, uint32_t> wishes[] = {
       {max_sge, inline_bytes}, {max_sge, 0}, {std::min(max_sge, 2u), 0}, {1, 0}};
-  for (const auto& [sge, inlined] : wishes) {
-    verbs::QpInitAttr attr{};
-    attr.send_cq = attr.recv_cq = cq;
-    attr.cap = {depth, 1, sge, 1, inlined};
-    attr.qp_type = verbs::kReliableConnected;
-    queue.qp = nic.v().create_qp(nic.pd(), &attr);
-    if (queue.qp == nullptr) continue;
-    max_sge = sge;
-    inline_bytes = std::min(inlined, attr.cap.max_inline_data);
-    queue.depth = depth;
-    queue.psn = random_psn();
-    queue.ring.resize(std::bit_ceil(depth));
-    to_init(nic, queue.qp, 0);
-    return;
+  for (uint32_t room = depth; room > 0; room = room > 16 ? room / 2 : 0) {
+    for (const auto& [sge, inlined] : wishes) {
+      verbs::QpInitAttr attr{};
+      attr.send_cq = attr.recv_cq = cq;
+      attr.cap = {room, 1, sge, 1, inlined};
+      attr.qp_type = verbs::kReliableConnected;
+      queue.qp = nic.v().create_qp(nic.pd(), &attr);
+      if (queue.qp == nullptr) continue;
+      max_sge = sge;
+      inline_bytes = std::min(inlined, attr.cap.max_inline_data);
+      queue.depth = room;
+      queue.psn = random_psn();
+      queue.ring.resize(std::bit_ceil(room));
+      to_init(nic, queue.qp, 0);
+      return;
+    }
   }
   fail(nic,
        "no queue pair of " + std::to_string(depth) +

@@ -134,14 +134,15 @@ std::shared_ptr<Link> RdmaBackend::link_to(Peer& peer) {
 }
 
 void RdmaBackend::add_candidates(Link& link, const LocalMemory& local, const Attachment& attachment) {
-  Lock lock(mutex_);
+  std::vector<std::pair<Nic*, Address>> ends;  // asked before the lock: it takes system calls
   for (Nic* nic : local.nics()) {
-    Address mine;
     try {
-      mine = nic->address();
+      ends.emplace_back(nic, nic->address());
     } catch (const core::TransportError&) {
-      continue;
     }
+  }
+  Lock lock(mutex_);
+  for (const auto& [nic, mine] : ends) {
     for (const NicCard& card : attachment.nics) {
       const int fit = affinity(mine, card.address);
       if (fit < 0) continue;
@@ -267,6 +268,7 @@ bool RdmaBackend::help(Job&) {
     deliver(std::move(done));
     if (did) return true;
     if (Clock::now() >= until) return false;
+    std::this_thread::yield();
   }
 }
 

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <system_error>
@@ -84,30 +85,45 @@ Outcome carry(const System& system, const Remote& remote, Op op, uint8_t* local,
               std::span<const Segment> segments) {
   std::vector<iovec> here;
   std::vector<iovec> there;
-  here.reserve(segments.size());
-  there.reserve(segments.size());
+  here.reserve(segments.size() + 1);
+  there.reserve(segments.size() + 1);
   std::vector<Segment> rest;  // empty until a call was partial
   uint8_t* const base = reinterpret_cast<uint8_t*>(remote.address);
   for (;;) {
-    if (const int error = check_alive(system, remote); error != 0) {
-      return failure(error, remote,
-                     rest.empty() ? std::vector<Segment>(segments.begin(), segments.end()) : rest);
-    }
+    const std::span<const Segment> left = rest.empty() ? segments : std::span<const Segment>(rest);
+    // A read brings the probe along, in front of the bytes; a write must know before it begins.
+    Probe seen{};
+    const uint64_t extra = op == Op::read ? seen.size() : 0;
     here.clear();
     there.clear();
-    uint64_t bytes = 0;
-    for (const Segment& s : rest.empty() ? segments : std::span<const Segment>(rest)) {
+    int error = 0;
+    if (op == Op::read) {
+      here.push_back({seen.data(), seen.size()});
+      there.push_back({reinterpret_cast<void*>(remote.probe_address), seen.size()});
+    } else {
+      error = check_alive(system, remote);
+    }
+    if (error != 0) return failure(error, remote, {left.begin(), left.end()});
+    uint64_t bytes = extra;
+    for (const Segment& s : left) {
       append(here, local + s.local, s.bytes);
       append(there, base + s.remote, s.bytes);
       bytes += s.bytes;
     }
     const auto call = op == Op::write ? system.write : system.read;
     const ssize_t done = call(remote.pid, here.data(), here.size(), there.data(), there.size(), 0);
-    const int error = errno;
+    if (done < 0) {
+      error = errno;
+      if (error == EFAULT && op == Op::read && check_alive(system, remote) != 0) error = ESRCH;
+    } else if (op == Op::read && seen != remote.probe) {
+      error = ESRCH;
+    }
+    if (error != 0) return failure(error, remote, {left.begin(), left.end()});
     if (done == static_cast<ssize_t>(bytes)) return {};
     if (rest.empty()) rest.assign(segments.begin(), segments.end());
-    if (done <= 0) return failure(done < 0 ? error : EFAULT, remote, std::move(rest));
-    drop_front(rest, static_cast<uint64_t>(done));
+    const uint64_t moved = static_cast<uint64_t>(done) - std::min(extra, static_cast<uint64_t>(done));
+    if (moved == 0) return failure(EFAULT, remote, std::move(rest));
+    drop_front(rest, moved);
   }
 }
 

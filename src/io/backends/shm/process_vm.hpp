@@ -5,7 +5,7 @@
 // Needs the right to trace the other process (same user; a ptrace scope or a seccomp filter may forbid it).
 //
 // A pid can come back as another process, and exec() replaces an address space. So 16 random bytes lie in
-// the owner's memory, and each call here is preceded by one that reads them.
+// the owner's memory: each read brings them along, each write is preceded by a call that reads them.
 #pragma once
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -42,7 +42,7 @@ struct Remote {
 int check_alive(const System& system, const Remote& remote);
 
 /// At most kPieceSegments segments.
-inline constexpr size_t kPieceSegments = 1024;  // IOV_MAX
+inline constexpr size_t kPieceSegments = 1023;  // IOV_MAX, and the probe
 Outcome carry(const System& system, const Remote& remote, Op op, uint8_t* local,
               std::span<const Segment> segments);
 
