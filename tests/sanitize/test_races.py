@@ -102,8 +102,8 @@ MUTANTS = {
     ),
     "flag-raised-before-all-lanes-wrote": (
         "src/ops/ep/ep_dispatch_send.hpp",
-        "  finish_large_copies();\n  sync_block();\n",
-        "  finish_large_copies();\n",
+        "      sync_block();\n      if (at == end) note_time(a.trace, kTraceSent);\n",
+        "",
     ),
     "rows-counted-before-all-lanes-wrote": (
         "src/core/device/collective.hpp",
