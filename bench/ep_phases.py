@@ -5,8 +5,8 @@ came to each phase (docs/ep.md), in microseconds after the first block's start.
 
     python bench/ep_phases.py --tokens 4096 --dtype fp8 --blocks 16,32,64 --warps 16 --layout rank
 
-One rank a GPU, all GPUs; without a GPU it says so. Every rank's tokens go to random experts, 8 of 256, as in `mori bench
-ep`, which is where results are verified; this is for looking inside.
+One rank a GPU, all GPUs; without a GPU it says so. Every rank's tokens go to random experts, 8 of 256, as in
+`mori bench ep`, which is where results are verified; this is for looking inside.
 """
 
 from __future__ import annotations

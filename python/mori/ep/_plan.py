@@ -78,7 +78,7 @@ class Plan:
             grouped_slots=self.slots if self.layout == "grouped" else 0,
             alignment=self.align,
             convert=convert,
-            **({"zero_padding": self.zero_padding} if "zero_padding" in str(_core.EpConfig.__init__.__doc__) else {}),
+            zero_padding=self.zero_padding,
         )
 
     def digest(self) -> dict[str, Any]:

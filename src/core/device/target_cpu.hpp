@@ -21,6 +21,15 @@
 #define MORI_UNROLL
 #define MORI_NO_UNROLL _Pragma("GCC unroll 1")
 #define MORI_DEVICE inline __attribute__((always_inline))
+// A plain loop that is worth compiling for newer processors too: the loader takes the best one this machine
+// runs. Sanitizers do not start before the loader asks.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define MORI_CPU_CLONES \
+  __attribute__((noinline, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define MORI_CPU_CLONES
+#endif
 #define MORI_DEVICE_NOINLINE inline __attribute__((noinline))
 #define MORI_KERNEL(name, Args, max_threads)                                                           \
   static void name(const ::mori::Args& args);                                                          \

@@ -10,7 +10,7 @@ namespace {
 // With more rows than this for each block, warps work alone: a block that works together waits for the link
 // at each unit, with few rows that is sooner than 16 warps that wait by themselves.
 constexpr uint32_t kRowsByBlock = 4;
-constexpr uint32_t kSenders = 24;  // blocks that saturate a link
+constexpr uint32_t kSenders = 32;  // blocks that saturate a link
 constexpr uint32_t kUnit = 2;      // rows of a warp behind one flag
 constexpr uint32_t kCpuUnit = 8;
 
@@ -36,8 +36,7 @@ void plan_combine(EpCombineArgs& a, const CombineTuning& tuning, const core::Lau
     a.unit = chosen(tuning.unit, kCpuUnit, 1u << 20);
     a.parts = chosen(tuning.parts, filling, 1u << 20);
   } else if (few) {
-    // the last block announces instead
-    a.senders = chosen(tuning.senders, std::max(1u, launch.blocks - 1), launch.blocks);
+    a.senders = chosen(tuning.senders, launch.blocks, launch.blocks);
     a.sender_warps = launch.warps;
     a.by_block = 1;
     a.unit = chosen(tuning.unit, divide(a.tokens, a.senders), 1u << 20);
@@ -48,7 +47,7 @@ void plan_combine(EpCombineArgs& a, const CombineTuning& tuning, const core::Lau
     a.sender_warps =
         chosen(tuning.sender_warps, apart ? launch.warps : divide(launch.warps, 2), launch.warps);
     a.unit = chosen(tuning.unit, kUnit, 1u << 20);
-    a.parts = chosen(tuning.parts, std::max(2u, filling), 1u << 20);
+    a.parts = chosen(tuning.parts, filling, 1u << 20);
     a.tickets = 1;
   }
 }

@@ -89,6 +89,59 @@ MORI_DEVICE void sum_packs(const CombineSum& s, T* out, uint32_t start) {
   }
 }
 
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+// One lane is the warp: plain loops over a piece of the row, which the compiler makes vectors of.
+inline constexpr uint32_t kPieceElements = 1024;  // the sum and a row's piece stay in the first-level cache
+
+#define MORI_SUM_LOOPS(T)                                                                     \
+  MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n) {               \
+    for (uint32_t i = 0; i < n; ++i) sum[i] += to_float(row[i]);                              \
+  }                                                                                           \
+  MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n, float weight) { \
+    for (uint32_t i = 0; i < n; ++i) sum[i] += multiply(weight, to_float(row[i]));            \
+  }                                                                                           \
+  MORI_CPU_CLONES static void round_piece(T* out, const float* sum, uint32_t n) {             \
+    for (uint32_t i = 0; i < n; ++i) from_float(sum[i], out[i]);                              \
+  }
+MORI_SUM_LOOPS(bfloat16)
+MORI_SUM_LOOPS(float16)
+MORI_SUM_LOOPS(float)
+#undef MORI_SUM_LOOPS
+
+template <class T>
+MORI_DEVICE void add_pieces(float* sum, const CombineTerm* terms, uint32_t count, uint32_t start,
+                            uint32_t n) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const T* row = global<const T>(terms[i].address) + start;
+    if (terms[i].weight == 1.0f) {
+      add_piece(sum, row, n);
+    } else {
+      add_piece(sum, row, n, terms[i].weight);
+    }
+  }
+}
+
+template <class T>
+MORI_DEVICE void sum_part(const CombineSum& s, T* out, uint32_t first, uint32_t last) {
+  const uint32_t end = last * Pack<T>::kElements;
+  for (uint32_t start = first * Pack<T>::kElements; start < end; start += kPieceElements) {
+    const uint32_t n = end - start < kPieceElements ? end - start : kPieceElements;
+    float sum[kPieceElements];
+    memset(sum, 0, n * sizeof(float));
+    add_pieces<T>(sum, s.terms, s.before, start, n);
+    if (s.copies != 0) {
+      float partial[kPieceElements];
+      T rounded[kPieceElements];
+      memset(partial, 0, n * sizeof(float));
+      add_pieces<T>(partial, s.terms + s.count, s.copies, start, n);
+      round_piece(rounded, partial, n);
+      add_piece(sum, rounded, n);
+    }
+    add_pieces<T>(sum, s.terms + s.before, s.count - s.before, start, n);
+    round_piece(out + start, sum, n);
+  }
+}
+#else
 /// Packs first..last - 1 of a row. Callers: the warp.
 template <class T>
 MORI_DEVICE void sum_part(const CombineSum& s, T* out, uint32_t first, uint32_t last) {
@@ -100,6 +153,7 @@ MORI_DEVICE void sum_part(const CombineSum& s, T* out, uint32_t first, uint32_t 
   MORI_NO_UNROLL
   for (; start < last; start += kWarpSize) sum_packs<1, T>(s, out, start);
 }
+#endif
 
 /// Terms for the copies of a received row, in top-k order: the layouts by expert. Returns how many there are.
 /// Callers: the warp; sync_warp() before the terms are read.
