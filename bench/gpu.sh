@@ -4,7 +4,7 @@
 #   bench/gpu.sh [RESULTS_DIR] [PYTEST_ARGUMENT...]
 #
 # Needs nvcc, a Python with torch for CUDA and the packages of the extras `test` and `bench`; no network. Logs and JSON
-# go to RESULTS_DIR (default: build/gpu). MORI_GPU_STEPS (default "test bench") chooses what is done after building.
+# go to RESULTS_DIR (default: build/gpu). MORI_GPU_STEPS (default "test bench") chooses what is done after building: test, soak, bench, sweep.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$(mkdir -p "${1:-build/gpu}" && cd "${1:-build/gpu}" && pwd)
@@ -25,7 +25,10 @@ python3 -c 'import torch; print(torch.cuda.device_count(), "x", torch.cuda.get_d
 
 status=0
 if [[ " $steps " == *" test "* ]]; then
-  python3 -m pytest -m gpu -q -p no:cacheprovider "${@:-tests}" 2>&1 | tee "$out/tests.log" | grep -v '^SKIPPED' | tail -30 || status=1
+  python3 -m pytest -m "gpu and not slow" -q -p no:cacheprovider "${@:-tests}" 2>&1 | tee "$out/tests.log" | grep -v '^SKIPPED' | tail -30 || status=1
+fi
+if [[ " $steps " == *" soak "* ]]; then # 100,000 replays and the like: minutes
+  python3 -m pytest -m "gpu and slow" -q -p no:cacheprovider --timeout 600 "${@:-tests}" 2>&1 | tee "$out/soak.log" | tail -30 || status=1
 fi
 if [[ " $steps " == *" bench "* ]]; then
   gpus=$(python3 -c 'import torch; print(torch.cuda.device_count())')
@@ -45,6 +48,9 @@ if [[ " $steps " == *" bench "* ]]; then
     measure "$tokens-narrowed" --tokens "$tokens" --quantize fp8
     measure "$tokens-grouped" --tokens "$tokens" --dtype fp8 --layout grouped --align 128 --trace "$out/trace-$tokens-grouped.json"
     measure "$tokens-expert-narrowed" --tokens "$tokens" --quantize fp8 --layout expert
+  done
+  for memory in gpu host-gpu gpu-host; do
+    python3 -m mori.cli bench io --memory "$memory" --block-size 4K,64K,1M --json "$out/io-$memory.json" || status=1
   done
   if [[ " $steps " == *" sweep "* ]]; then # tokens, and blocks: docs/ep_tuning.md
     for tokens in 1 8 32 512 1024 2048; do measure "$tokens-fp8" --tokens "$tokens" --dtype fp8; done
