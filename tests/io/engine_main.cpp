@@ -130,11 +130,13 @@ int main() {
   threads.clear();
 
   // The peer goes, and then this engine, under transfers.
-  const int64_t whole = int64_t(here.size()), zero = 0;
+  const int64_t piece = int64_t(here.size() / 8);
   for (Engine* leaving : {b.get(), a.get()}) {
     std::vector<std::shared_ptr<Status>> statuses;
-    for (int i = 0; i < 8; ++i)
-      statuses.push_back(session->submit(Op::read, {{&zero, 1}, {&zero, 1}, {&whole, 1}}, {}));
+    for (int i = 0; i < 8; ++i) {  // apart from each other, since transfers do not order their bytes
+      const int64_t start = i * piece;
+      statuses.push_back(session->submit(Op::read, {{&start, 1}, {&start, 1}, {&piece, 1}}, {}));
+    }
     threads.emplace_back([&] {
       for (auto& status : statuses) status->wait(Clock::now() + 20s);
     });
@@ -142,7 +144,8 @@ int main() {
     threads.back().join();
     for (auto& status : statuses) wrong += !status->terminal();
   }
-  session->submit(Op::read, {{&zero, 1}, {&zero, 1}, {&whole, 1}}, {});
+  const int64_t zero = 0;
+  session->submit(Op::read, {{&zero, 1}, {&zero, 1}, {&piece, 1}}, {});
   std::printf("wrong %d\n", wrong.load());
   return wrong.load() == 0 ? 0 : 1;
 }
