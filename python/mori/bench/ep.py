@@ -31,6 +31,8 @@ __all__ = ["OPS", "RankResult", "open_mori", "run_rank"]
 OPS = ("dispatch", "combine", "round_trip")
 #: Calls in one window of the steady rows: one CUDA graph has them all.
 STEADY = 20
+#: Graphs of single calls, of windows and the pass that checks hold results at the same time.
+LIVE_RESULTS = 4
 _FLUSH_BYTES = 256 << 20  # more than any GPU's cache
 Opener = Callable[[int, int, Any, EpSettings, Any], tuple[Any, Any]]
 
@@ -84,18 +86,19 @@ def open_mori(rank: int, world_size: int, uid: Any, settings: EpSettings, device
         expert_map=workload.owner.tolist(),
         layout=settings.layout,
         quantize=settings.quantize or None,
+        live_results=LIVE_RESULTS,
         **by_layout[settings.layout],
     )
     return ctx, moe
 
 
 def _heap_bytes(settings: EpSettings, of_expert: int, slots: int) -> int:
-    """Room for two results and for what comes back."""
+    """Room for the results that live at once and for what comes back."""
     row = max(settings.wire.row_bytes(settings.hidden), settings.combine_format.row_bytes(settings.hidden))
     rows = settings.ranks * settings.tokens
     most_experts = -(-settings.experts // settings.ranks)
     slots = {"rank": 0, "expert": most_experts * (of_expert + settings.align), "grouped": slots}[settings.layout]
-    return 4 * rows * (row + 24 * settings.topk + 64) + 2 * slots * row + (64 << 20)
+    return (LIVE_RESULTS + 2) * rows * (row + 24 * settings.topk + 64) + LIVE_RESULTS * slots * row + (64 << 20)
 
 
 def run_rank(

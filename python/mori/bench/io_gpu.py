@@ -32,8 +32,10 @@ class CopyEngine(Contender):
         most = max(case.bytes for case in self.settings.cases())
         self._mine = self._place(here, self.gpu, most)
         self._theirs = self._place(there, int(words), most)
+        # torch copies between host and GPU in a stream of that GPU, whichever is current
+        self._device = int(words) if here == "host" else self.gpu
         stream: Any = torch.cuda.Stream
-        self._stream = stream(device=self.gpu)
+        self._stream = stream(device=self._device)
         return b""
 
     def _place(self, where: str, gpu: int, nbytes: int) -> Any:
@@ -48,7 +50,7 @@ class CopyEngine(Contender):
         event: Any = torch.cuda.Event
 
         def step() -> int:
-            with torch.cuda.device(self.gpu), torch.cuda.stream(self._stream):
+            with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
                 before, after = event(enable_timing=True), event(enable_timing=True)
                 before.record()
                 target.copy_(source, non_blocking=True)
