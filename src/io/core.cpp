@@ -93,7 +93,9 @@ bool Core::close() {
   const std::lock_guard lock(mutex_);
   engines_.clear();
   backends_.clear();
+  leaving_.clear();
   retired_.clear();
+  made_with_.clear();
   return true;
 }
 

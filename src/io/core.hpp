@@ -141,6 +141,8 @@ class Core final : public Host,
   bool quiesce(const std::function<bool(const Transfer&)>& concerns, StatusCode code,
                const std::string& message, Deadline deadline);
   Backend& known_backend(std::string_view name) const;
+  /// A removed backend of this row that was made with the same options; null: there is none.
+  std::shared_ptr<Backend> take_retired(size_t row, const BackendOptions& options);
 
   const EngineOptions options_;
   const uint64_t incarnation_;
@@ -157,7 +159,11 @@ class Core final : public Host,
   std::map<std::string, std::shared_ptr<RemoteEngine>> engines_;
   std::shared_ptr<SelfPeer> self_;
   std::vector<std::pair<size_t, std::shared_ptr<Backend>>> backends_;  ///< with the row; ordered by it
-  std::vector<std::shared_ptr<Backend>> retired_;  ///< removed, but jobs may have known them
+  std::map<const Backend*, BackendOptions> made_with_;                 ///< of backends_ and retired_
+  /// Removed, but a message for them may be under way. With their row, so that they come back if the same is
+  /// wanted again: who removes and adds in turns does not gather threads.
+  std::vector<std::pair<size_t, std::shared_ptr<Backend>>> retired_;
+  std::vector<std::shared_ptr<Backend>> leaving_;  ///< being removed: their jobs end
   std::map<std::string, std::string> backend_notes_;
   std::deque<Notification> notifications_;
   size_t notification_bytes_ = 0;

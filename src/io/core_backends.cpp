@@ -19,18 +19,19 @@ void Core::add_backend(const std::string& name, const BackendOptions& options) {
   }
   if (backend(name))
     throw core::ConfigError("backend='" + name + "' is there already; remove_backend() first");
-  std::shared_ptr<Backend> made;
+  const auto index = size_t(row - backend_table().data());
+  std::shared_ptr<Backend> made = take_retired(index, options);
   try {
-    made = row->make(*this, options);
+    if (!made) made = row->make(*this, options);
   } catch (const core::TransportError& error) {
     const std::lock_guard lock(mutex_);
     backend_notes_[name] = error.what();
     throw;
   }
-  const auto index = size_t(row - backend_table().data());
   {
     const std::lock_guard lock(mutex_);
     backend_notes_.erase(name);
+    made_with_.insert_or_assign(made.get(), options);
     backends_.emplace_back(index, made);
     std::sort(backends_.begin(), backends_.end(),
               [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -39,16 +40,29 @@ void Core::add_backend(const std::string& name, const BackendOptions& options) {
   if (made->eager_attach()) registry_.attach_all({made.get()});
 }
 
+std::shared_ptr<Backend> Core::take_retired(size_t row, const BackendOptions& options) {
+  const std::lock_guard lock(mutex_);
+  const auto same = std::find_if(retired_.begin(), retired_.end(), [&](const auto& entry) {
+    return entry.first == row && made_with_.at(entry.second.get()) == options;
+  });
+  if (same == retired_.end()) return nullptr;
+  std::shared_ptr<Backend> back = std::move(same->second);
+  retired_.erase(same);
+  return back;
+}
+
 void Core::remove_backend(const std::string& name, Deadline deadline) {
   std::shared_ptr<Backend> gone;
+  size_t row = 0;
   {
     const std::lock_guard lock(mutex_);
     const auto at = std::find_if(backends_.begin(), backends_.end(),
                                  [&](const auto& entry) { return entry.second->name() == name; });
     if (at == backends_.end()) throw core::ConfigError("backend='" + name + "' is not one of this engine's");
     gone = at->second;
+    row = at->first;
     backends_.erase(at);
-    retired_.push_back(gone);
+    leaving_.push_back(gone);
     backends_version_.fetch_add(1);
   }
   // No transfer finds it any more; those that it carries end.
@@ -57,6 +71,11 @@ void Core::remove_backend(const std::string& name, Deadline deadline) {
   for (const auto& engine : remote_engines())
     for (auto& route : engine->take_routes(gone.get())) gone->revoke(*route);
   for (const LocalMemoryPtr& memory : registry_.all()) memory->pin->detach(*gone);
+  if (quiet) {  // else it still has jobs, and stays where it is until the engine closes
+    const std::lock_guard lock(mutex_);
+    std::erase(leaving_, gone);
+    retired_.emplace_back(row, gone);
+  }
   if (!quiet) throw TimeoutError("transfers of backend '" + name + "' did not end before the deadline");
 }
 

@@ -64,6 +64,7 @@ def run(program: Path, kind: str, kernels: Path, scenario: str, **environment: s
 SLOW_COPIES = {"FAKE_HIP_DELAY_US": "2000"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", ["cancel", "revoked", "crowd"])
 def test_without_races(races: Path, fake_gpus: Path, scenario: str) -> None:
     late = {} if scenario == "crowd" else SLOW_COPIES

@@ -24,6 +24,8 @@ class BackendOptions {
   int64_t integer(const std::string& name, int64_t otherwise, int64_t least, int64_t most) const;
   bool flag(const std::string& name, bool otherwise) const;  ///< "0" or "1"
 
+  bool operator==(const BackendOptions&) const = default;
+
  private:
   std::map<std::string, std::string> values_;
 };
