@@ -12,7 +12,6 @@ import kernel_resources
 import pytest
 from build_support import HIP_FLAGS, PLANTED, ROOT
 
-
 # Bytes of (stack, spills) that NVIDIA's compiler may take, at most; nothing on AMD. To be worked off, never raised.
 NVIDIA_DEBT = {"ep_combine": (40, 124), "ep_dispatch": (40, 74), "ep_dispatch_convert": (16, 0)}
 
