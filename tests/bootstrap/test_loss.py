@@ -73,7 +73,7 @@ def stopped_work(rank, world_size, uid):
     if rank == 2:
         stop()
     start = time.monotonic()
-    error = refusal(lambda: mesh.exchange("step", b"x" * 4_000_000, timeout=0.5))  # more than the socket takes
+    error = refusal(lambda: mesh.exchange("step", b"x" * 4_000_000, timeout=3))  # more than the socket takes
     return type(error), error.missing, time.monotonic() - start, mesh.lost()
 
 
@@ -82,7 +82,7 @@ def test_a_stopped_rank_is_named_at_the_deadline():
         assert kind is TimeoutError
         assert missing == (2,)
         assert lost == frozenset()
-        assert 0.4 < seconds < 3
+        assert 2.9 < seconds < 8
 
 
 def watch_work(rank, world_size, uid):

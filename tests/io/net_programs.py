@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fixed_addresses import FIXED_ADDRESSES
+
 ROOT = Path(__file__).resolve().parents[2]
 IO = ROOT / "src/io"
 SOURCES = {
@@ -101,17 +103,8 @@ class Driven:
     """A running program. Calls are answered in order, one at a time."""
 
     def __init__(self, arguments: Sequence[object], environment: dict[str, str] | None = None) -> None:
-        try:
-            self._start(arguments, environment)
-        except RuntimeError as error:
-            # Some kernels spread addresses more widely than ThreadSanitizer expects.
-            if "unexpected memory mapping" not in str(error):
-                raise
-            self._start(["setarch", "-R", *arguments], environment)
-
-    def _start(self, arguments: Sequence[object], environment: dict[str, str] | None) -> None:
         self.process = subprocess.Popen(
-            [str(a) for a in arguments],
+            [*FIXED_ADDRESSES, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

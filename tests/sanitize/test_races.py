@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from sanitized import ROOT, Sanitized, mutated, run
+from sanitized import ROOT, Sanitized, mutated, run, run_until_raced
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def test_exchange_is_clean(threads_build: Sanitized, exchange: Path, lanes: int,
 def test_planted_faults_are_found(threads_build: Sanitized, exchange: Path, fault: str, lanes: int) -> None:
     define = f"-DMORI_FAULT={FAULTS[fault][0]}"
     kernels = threads_build.kernels(lanes, [HERE / "exchange.kernel.cpp"], [define])
-    outcome = run(exchange, kernels, lanes=lanes)
+    outcome = run_until_raced(exchange, kernels, lanes=lanes)
     assert outcome.races > 0, outcome.output
     assert "exchange.kernel.cpp" in outcome.output
 
@@ -118,5 +118,5 @@ def test_mistakes_in_dispatch_are_found(threads_build: Sanitized, ep: Path, tmp_
     tree = mutated(tmp_path, *MUTANTS[mutant])
     sources = [tree / source.relative_to(ROOT) for source in EP_KERNELS]
     kernels = threads_build.kernels(32, sources, ["-I", str(tree)])
-    outcome = run(ep, kernels, lanes=32)
+    outcome = run_until_raced(ep, kernels, lanes=32)
     assert outcome.races > 0, outcome.output

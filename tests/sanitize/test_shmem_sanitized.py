@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sanitized import ROOT, Sanitized, mutated, run
+from sanitized import ROOT, Sanitized, mutated, run, run_until_raced
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 KERNELS = Path("src/shmem/shmem_selftest.kernel.cpp")
@@ -83,5 +83,5 @@ MUTANTS = {
 def test_missing_orders_are_found(threads_build: Sanitized, program: Path, tmp_path: Path, mutant: str) -> None:
     tree = mutated(tmp_path, *MUTANTS[mutant])
     kernels = threads_build.kernels(32, [tree / KERNELS], ["-I", str(tree)])
-    outcome = run(program, kernels, lanes=32)
+    outcome = run_until_raced(program, kernels, lanes=32)
     assert outcome.races > 0, outcome.output
