@@ -263,7 +263,7 @@ void failover() {  // one NIC's cable: the spare NIC takes over
 
 void cut_off() {  // no way left: what is unfinished is handed back, exactly
   fake_reset(4);
-  fake_latency(100);
+  fake_latency(20000);
   {
     Pair p(settings(0), settings(1));
     auto mine = p.buffer(false, 4096 * 600, 3), theirs = p.buffer(true, 4096 * 600, 4);
@@ -272,9 +272,10 @@ void cut_off() {  // no way left: what is unfinished is handed back, exactly
     auto before = theirs->bytes;
     auto job = p.job(Op::write, *mine, *theirs, route, list);
     p.back_a->submit(job);
-    std::this_thread::sleep_for(5ms);
+    while (fake_bytes(0) + fake_bytes(2) == 0) std::this_thread::sleep_for(1ms);
     fake_unplug(0, 30);
     fake_unplug(2, 30);
+    fake_latency(100);
     Outcome outcome = job->wait();
     CHECK(outcome.code == StatusCode::err_rdma_op && outcome.reroutable);
     CHECK_TEXT(outcome.message, "no answer from the peer's NIC");

@@ -15,7 +15,7 @@ import pytest
 from fixed_addresses import FIXED_ADDRESSES
 from rdma_program import compiler, fake_library, scenarios
 
-pytestmark = [pytest.mark.timeout(500), pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
 TEXT = (Path(__file__).parent / "rdma_scenarios.cpp").read_text()
 SCENARIOS = re.findall(r'^    \{"([a-z-]+)", ', TEXT, re.M)
 RACES_ON_PURPOSE = {"late-packets-would-be-seen"}  # a late packet and the memory's next user

@@ -142,8 +142,9 @@ def serve(link: Any, name: str, settings: IoSettings, gpu: int) -> None:
                 end.open(case)
             elif word == "turn":
                 end.stamp(case, values[1])
-                send(link, "ready")
-                for blocks in case.turn(end.seed, values[1]):
+                turn = case.turn(end.seed, values[1])
+                send(link, "ready")  # what comes now shares the machine with what is timed
+                for blocks in turn:
                     contender.attend(case.op, blocks)
                 continue
             else:

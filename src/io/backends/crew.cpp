@@ -5,12 +5,14 @@
 #include "src/io/backends/crew.hpp"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <iterator>
 #include <system_error>
+#include <utility>
 
 namespace mori::io {
 
@@ -191,13 +193,15 @@ void Crew::run(Job& job, Piece piece) {
 void Crew::submit(JobPtr job, Piece piece) {
   auto task = std::make_shared<Task>(std::move(job), piece);
   bool alone = false;
-  const size_t wanted = task->job->bytes() > piece.bytes ? threads_wanted_ : 1;
+  const bool large = task->job->bytes() > piece.bytes;
+  const size_t wanted = large ? threads_wanted_ : 1;
   {
     std::lock_guard<std::mutex> guard(mutex_);
     try {
       while (idle_ < wanted && threads_.size() < threads_wanted_) start_thread();
     } catch (const std::system_error&) {  // the process may have no more threads
     }
+    if (large && queue_.empty()) wake_elsewhere();
     alone = threads_.empty();
     tasks_.emplace(task->job.get(), task);
     if (!alone) queue_.push_back(task);
@@ -216,12 +220,28 @@ void Crew::start_thread() {
   ++idle_;  // it will be, and who submits next counts on it
 }
 
+// Schedulers like to wake a thread on the processor of who wakes it. There it would wait until the submitter, who
+// as a rule carries pieces too, has used up its time slice: the whole job would be carried by one processor. Once
+// awake it may go anywhere again.
+void Crew::wake_elsewhere() {
+  const int cpu = sched_getcpu();
+  if (cpu < 0 || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;  // or a cpu_set_t is too small
+  cpu_set_t others = allowed_;
+  CPU_CLR(cpu, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  for (std::thread& thread : threads_) pthread_setaffinity_np(thread.native_handle(), sizeof others, &others);
+  sent_away_ = true;
+}
+
 void Crew::loop() {
   std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return closing_ || !queue_.empty(); });
     if (closing_) return;
     --idle_;
+    if (std::exchange(sent_away_, false)) {
+      for (std::thread& thread : threads_) pthread_setaffinity_np(thread.native_handle(), sizeof allowed_, &allowed_);
+    }
     const std::shared_ptr<Task> task = queue_.front();
     lock.unlock();
     work(*task, Deadline::max());

@@ -11,6 +11,7 @@
 // Before each piece stopping() of the job and the gate of its route are looked at, so a piece is how long a
 // cancelled job can still write. No lock is held while bytes move.
 #pragma once
+#include <sched.h>
 #include <sys/types.h>
 
 #include <atomic>
@@ -85,6 +86,7 @@ class Crew {
   void finish(Task& task);
   void loop();
   void start_thread();
+  void wake_elsewhere();
 
   const std::string name_;
   const size_t threads_wanted_;
@@ -95,6 +97,8 @@ class Crew {
   std::unordered_map<const Job*, std::shared_ptr<Task>> tasks_;
   std::vector<std::thread> threads_;
   size_t idle_ = 0;
+  bool sent_away_ = false;  ///< the threads may not run on all of allowed_
+  cpu_set_t allowed_{};
   pid_t pid_ = 0;  ///< that started the threads: a forked child has none of them
   bool closing_ = false;
 };

@@ -3,7 +3,7 @@
 //
 // Copying lists of blocks between two mappings of this process. Two kernels: memcpy, which leaves the
 // destination in the caches, and streaming stores, which do not read the destination first and so move a
-// third less through memory. Which one is faster depends on whether the whole job fits the last cache.
+// third less through memory. Jobs that exceed a core's own cache are streamed.
 #pragma once
 #include <cstdint>
 #include <span>

@@ -28,7 +28,7 @@ enum class Way : uint8_t { own, mapped, vm };
 struct Options {
   bool map = true;                   ///< false: never map, for tests and comparisons
   bool process_vm = true;            ///< false: never use it
-  uint64_t inline_bytes = 4u << 20;  ///< jobs up to this size run in submit()
+  uint64_t inline_bytes = 1u << 20;  ///< jobs up to this size run in submit()
   std::optional<Copy> copy;          ///< instead of choose_copy()
   const System* system = &real_system();
 };
