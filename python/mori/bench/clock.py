@@ -18,12 +18,50 @@ from typing import Any, TypeVar
 from ..errors import TimeoutError
 from .statistics import Spans
 
-__all__ = ["EventClock", "HostClock", "SpinBarrier"]
+__all__ = ["STEADY", "EventClock", "HostClock", "SpinBarrier", "repeated", "steady", "steady_rounds"]
+
+#: Calls in one window of the steady rows: one CUDA graph has them all.
+STEADY = 20
 
 T = TypeVar("T")
 
 _HOLD_CYCLES = 400_000  # about 0.2 ms a call: launching is quicker, with several ranks in one process too
 _LONGEST_HOLD_CYCLES = 200_000_000  # about 0.1 s
+
+
+def repeated(call: Callable[[], T]) -> Callable[[], T]:
+    """The window of a steady row, where no graph holds it."""
+
+    def window() -> T:
+        for _ in range(STEADY - 1):
+            call()
+        return call()
+
+    return window
+
+
+def steady(
+    clock: Any, windows: dict[str, Callable[[], Any]], iters: int, step: Callable[[], Any] | None = None
+) -> tuple[dict[str, Spans], dict[str, Any]]:
+    """A call's share of windows of `STEADY` calls, named "steady " and the window's name, and what each window
+    returned last. `step` is called after each round of windows."""
+    results: dict[str, Any] = {}
+    clock.drop()
+    rounds = steady_rounds(iters)
+    for iteration in range(-2, rounds):
+        if iteration == 0:
+            clock.drop(steps=len(windows) * rounds)
+        for name, window in windows.items():
+            results[name] = clock.time(f"steady {name}", window)
+        if step:
+            step()
+    found: dict[str, Spans] = clock.spans()
+    return {name: value.divided(STEADY) for name, value in found.items()}, results
+
+
+def steady_rounds(iters: int) -> int:
+    """How often the windows of steady rows are timed in a run of `iters` iterations."""
+    return max(3, min(20, iters))
 
 
 class HostClock:
@@ -38,6 +76,7 @@ class HostClock:
         start = time.monotonic_ns()
         result = operation()
         self._marks.setdefault(name, []).append((start, time.monotonic_ns()))
+        self._barrier()  # what this rank does next would take the core of one that is still in the operation
         return result
 
     def drop(self, steps: int = 0) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import expert_peers, limit, peers, verify, verify_layouts
-from .clock import EventClock, HostClock, SpinBarrier
+from .clock import EventClock, HostClock, SpinBarrier, repeated, steady, steady_rounds
 from .cores import bind
 from .progress import Pulse
 from .settings import EpSettings
@@ -29,8 +29,6 @@ from .workload import Workload, make, payload, scales
 __all__ = ["OPS", "RankResult", "open_mori", "run_rank"]
 
 OPS = ("dispatch", "combine", "round_trip")
-#: Calls in one window of the steady rows: one CUDA graph has them all.
-STEADY = 20
 #: Graphs of single calls, of windows and the pass that checks hold results at the same time.
 LIVE_RESULTS = 4
 _FLUSH_BYTES = 256 << 20  # more than any GPU's cache
@@ -326,34 +324,20 @@ class _Rank:
         recv = self._dispatch()
         self._expert(recv)
 
-        def dispatches() -> None:
-            for _ in range(STEADY):
-                self._dispatch().release()
-
-        def combines() -> Any:
-            for _ in range(STEADY):
-                y = self.moe.combine(self.rows, recv.routing, release=False, **self.options)
-            return y
-
-        windows: dict[str, Callable[[], Any]] = {"dispatch": dispatches, "combine": combines}
+        windows: dict[str, Callable[[], Any]] = {
+            "dispatch": repeated(lambda: self._dispatch().release()),
+            "combine": repeated(lambda: self.moe.combine(self.rows, recv.routing, release=False, **self.options)),
+        }
         if self.settings.graph:
             graphs = {name: torch.cuda.CUDAGraph() for name in windows}
             kept: dict[str, Any] = {}
             self._by_turns(lambda: kept.update({n: _captured(g, windows[n]) for n, g in graphs.items()}))
             windows = {n: _replayer(g, kept[n]) for n, g in graphs.items()}
-        rounds = max(3, min(20, self.settings.iters))
-        self.pulse.phase("back to back", rounds)
-        self.clock.drop()
-        for iteration in range(-2, rounds):
-            if iteration == 0:
-                self.clock.drop(steps=2 * rounds)
-            for name, window in windows.items():
-                y = self.clock.time(name, window)
-            self.pulse.step()
-        found = self.clock.spans()
-        self._check_combine(y)
+        self.pulse.phase("back to back", steady_rounds(self.settings.iters))
+        found, results = steady(self.clock, windows, self.settings.iters, self.pulse.step)
+        self._check_combine(results["combine"])
         recv.release()
-        return {("steady", name): value.divided(STEADY) for name, value in found.items()}
+        return {("mori", name): value for name, value in found.items()}
 
     def _by_turns(self, work: Callable[[], Any]) -> None:
         """Ranks one after the other: beginning a capture waits for the whole GPU."""

@@ -10,6 +10,7 @@ the same time and ranks wait for each other inside kernels.
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 import tempfile
 import time
@@ -130,31 +131,30 @@ def assemble(
         timings |= {("mpi", op): summarise(slowest_us([rank[op] for rank in mpi])) for op in mpi[0]}
     limits = _limits({op: timing.median_us for (impl, op), timing in timings.items() if impl == "copy"}, bytes_of)
     table: list[Row] = []
-    for key in ("mori", "steady", *settings.peers):
-        impl = "mori" if key == "steady" else key
-        for op in OPS:
-            if (key, op) not in timings:
-                continue
-            returned = settings.format.combine
-            dtype = {"dispatch": settings.label, "combine": returned}.get(op)
-            pair = settings.label if returned == settings.label else f"{settings.label}+{returned}"
-            row = build_row(
-                timings[key, op],
-                bytes_of[op],
-                limits.get(op),
-                impl=impl,
-                op=op,
-                dtype=dtype or pair,
-                ranks=settings.ranks,
-                tokens=settings.tokens,
-                hidden=settings.hidden,
-                verified=True,
-                layout=settings.layout if impl == "mori" else None,
-                window="steady" if key == "steady" else "single",
-                sms=results[0].sms if impl == "mori" else None,
-                graph=settings.graph if impl == "mori" and settings.device == "cuda" else None,
-            )
-            table.append(row)
+    for impl, window, op in itertools.product(("mori", *settings.peers), ("single", "steady"), OPS):
+        key = impl, op if window == "single" else f"{window} {op}"
+        if key not in timings:
+            continue
+        returned = settings.format.combine
+        dtype = {"dispatch": settings.label, "combine": returned}.get(op)
+        pair = settings.label if returned == settings.label else f"{settings.label}+{returned}"
+        row = build_row(
+            timings[key],
+            bytes_of[op],
+            limits.get(op),
+            impl=impl,
+            op=op,
+            dtype=dtype or pair,
+            ranks=settings.ranks,
+            tokens=settings.tokens,
+            hidden=settings.hidden,
+            verified=True,
+            layout=settings.layout if impl == "mori" else None,
+            window=window,
+            sms=results[0].sms if impl == "mori" else None,
+            graph=settings.graph if impl == "mori" and settings.device == "cuda" else None,
+        )
+        table.append(row)
     heard = [*dict.fromkeys(note for result in results for note in result.notes), *notes]
     meta = _meta(settings, results[0].device, mode, gpus, heard, workload.description, bool(limits))
     if settings.trace:

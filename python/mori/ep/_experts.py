@@ -32,11 +32,16 @@ class Placement:
 
     def local(self, rank: int) -> tuple[int, ...]:
         """The experts of which `rank` holds a copy, ascending: their places are their local indices."""
-        return tuple(e for e, r in zip(self.copy_expert, self.copy_rank, strict=True) if r == rank)
+        return self._of_rank[rank]
+
+    @property
+    def most_on_a_rank(self) -> int:
+        return max(map(len, self._of_rank))
 
     @functools.cached_property
-    def most_on_a_rank(self) -> int:
-        return max(self.copy_rank.count(rank) for rank in range(self.world_size))
+    def _of_rank(self) -> tuple[tuple[int, ...], ...]:
+        pairs = list(zip(self.copy_expert, self.copy_rank, strict=True))
+        return tuple(tuple(e for e, r in pairs if r == rank) for rank in range(self.world_size))
 
 
 class CopyChooser:

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #endif
 #include "src/core/device/cpu_abi.hpp"
+#include "src/core/stream_copy.hpp"
 
 #ifndef MORI_CPU_WARP
 #define MORI_CPU_WARP 1
@@ -174,29 +175,10 @@ MORI_DEVICE void store_streaming(vec16* p, vec16 value) { *p = value; }
 #if MORI_CPU_WARP == 1
 #define MORI_WARP_COPY_IS_MEMCPY 1
 
-// Stores that bypass the cache do not read the line first: a third of the traffic of a large copy. The C
-// library does so only for single copies larger than the cache. ThreadSanitizer does not see them.
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-inline void copy_past_cache(void* to, const void* from, size_t bytes) {
-  __m128i* d = static_cast<__m128i*>(to);
-  const __m128i* s = static_cast<const __m128i*>(from);
-  const size_t n = bytes / sizeof(__m128i);
-  size_t i = 0;
-  for (; i + 4 <= n; i += 4) {  // a cache line at a time
-    const __m128i a = _mm_loadu_si128(s + i), b = _mm_loadu_si128(s + i + 1);
-    const __m128i c = _mm_loadu_si128(s + i + 2), e = _mm_loadu_si128(s + i + 3);
-    _mm_stream_si128(d + i, a);
-    _mm_stream_si128(d + i + 1, b);
-    _mm_stream_si128(d + i + 2, c);
-    _mm_stream_si128(d + i + 3, e);
-  }
-  for (; i < n; ++i) _mm_stream_si128(d + i, _mm_loadu_si128(s + i));
+MORI_DEVICE void copy_past_cache(void* to, const void* from, size_t bytes) {
+  core::stream_copy(to, from, bytes);
 }
-MORI_DEVICE void fence_past_cache() { _mm_sfence(); }  // a release store does not order such stores
-#else
-MORI_DEVICE void copy_past_cache(void* to, const void* from, size_t bytes) { memcpy(to, from, bytes); }
-MORI_DEVICE void fence_past_cache() {}
-#endif
+MORI_DEVICE void fence_past_cache() { core::stream_fence(); }
 #endif
 
 }  // namespace MORI_TARGET_NAMESPACE

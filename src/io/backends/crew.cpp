@@ -220,12 +220,13 @@ void Crew::start_thread() {
   ++idle_;  // it will be, and who submits next counts on it
 }
 
-// Schedulers like to wake a thread on the processor of who wakes it. There it would wait until the submitter, who
-// as a rule carries pieces too, has used up its time slice: the whole job would be carried by one processor. Once
-// awake it may go anywhere again.
+// Schedulers like to wake a thread on the processor of who wakes it. There it would wait until the submitter,
+// who as a rule carries pieces too, has used up its time slice: the whole job would be carried by one
+// processor. Once awake it may go anywhere again.
 void Crew::wake_elsewhere() {
   const int cpu = sched_getcpu();
-  if (cpu < 0 || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) return;  // or a cpu_set_t is too small
+  if (cpu < 0 || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0)
+    return;  // or a cpu_set_t is too small
   cpu_set_t others = allowed_;
   CPU_CLR(cpu, &others);
   if (CPU_COUNT(&others) == 0) return;
@@ -240,7 +241,8 @@ void Crew::loop() {
     if (closing_) return;
     --idle_;
     if (std::exchange(sent_away_, false)) {
-      for (std::thread& thread : threads_) pthread_setaffinity_np(thread.native_handle(), sizeof allowed_, &allowed_);
+      for (std::thread& thread : threads_)
+        pthread_setaffinity_np(thread.native_handle(), sizeof allowed_, &allowed_);
     }
     const std::shared_ptr<Task> task = queue_.front();
     lock.unlock();
