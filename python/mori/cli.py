@@ -210,6 +210,12 @@ def bench_io(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw it there (needs matplotlib).", show_default=False),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Write MoRI's transfers there, for ui.perfetto.dev.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of data and of the choice of blocks.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 300.0,
 ) -> None:
@@ -230,8 +236,9 @@ def bench_io(
             backend=backend, ops=words(op), block_bytes=tuple(parse_bytes(size) for size in words(block_size)),
             batch=tuple(_number("batch", count) for count in words(batch)), contiguous=contiguous, memory=memory,
             peers=words(peers), iters=iters, warmup=warmup, host=host, folder=folder, seed=seed, timeout_s=timeout,
+            trace=str(trace or ""),
         )  # fmt: skip
-        _check_files(json, plot)
+        _check_files(json, plot, trace)
     except ConfigError as error:
         _refuse(error)
     except KeyboardInterrupt:

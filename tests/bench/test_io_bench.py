@@ -41,6 +41,7 @@ BAD = [
     (["--host", "x:1", "--backend", "shm"], "backend"),
     (["--json", "/no/such/folder/x.json"], "json"),
     (["--plot", "/no/such/folder/x.png"], "plot"),
+    (["--trace", "/no/such/folder/x.json"], "trace"),
 ]
 
 
@@ -159,3 +160,15 @@ def test_absent_peers_are_a_note(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
     report = run_io(IoSettings(backend="vm", **SMALL, ops=("write",), peers=("perftest",)))
     assert any("perftest skipped" in note for note in report.meta.notes)
+
+
+def test_the_trace_has_every_transfer(tmp_path):
+    small = ["--backend", "shm", "--block-size", "64", "--batch", "3", "--iters", "2", "--warmup", "0"]
+    result = runner.invoke(app, ["bench", "io", *small, "--trace", str(tmp_path / "t.json")])
+    assert result.exit_code == 0, result.output
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    case = IoCase("write", 64, 3, False)
+    for op in ("write", "read"):
+        begun = [event for event in events if event["ph"] == "b" and event["name"] == op]
+        assert len(begun) == 2 * (case.samples + case.settles)
+        assert {event["args"]["bytes"] for event in begun} == {192}

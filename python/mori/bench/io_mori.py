@@ -22,6 +22,7 @@ __all__ = ["Mori"]
 
 # The engine's name of a backend of the bench; none: what the engine chooses.
 _ENGINE = {"shm": "shm", "vm": "shm", "tcp": "tcp", "rdma": "rdma", "p2p": "p2p", "file": "file"}
+_TRACE_EVENTS = 1 << 20
 
 
 class Mori(Contender):
@@ -38,7 +39,8 @@ class Mori(Contender):
         if settings.backend == "rdma" and not os.path.isdir("/sys/class/infiniband"):
             raise failed("mori", "this machine has no RDMA device")
         far: dict[str, Any] = {"host": _own_host(settings, target), "secret": secret()} if settings.host else {}
-        config = io.IOEngineConfig(fallback=only is None, timeout_s=60.0, **far)
+        events = _TRACE_EVENTS if settings.trace and not target else 0
+        config = io.IOEngineConfig(fallback=only is None, timeout_s=60.0, trace_events=events, **far)
         self._engine = io.IOEngine(f"{'target' if target else 'initiator'}-{os.getpid()}", config)
         if only is not None:
             depth = {"depth": max(depth_of(case) for case in settings.cases())}
@@ -105,6 +107,8 @@ class Mori(Contender):
         return step
 
     def close(self) -> None:
+        if self.settings.trace and not self.target:
+            self._io.write_trace(self.settings.trace, {"initiator": self._engine.take_trace()})
         self._engine.close()
         if self._file is not None:
             self._file.unlink(missing_ok=True)

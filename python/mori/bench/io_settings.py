@@ -120,6 +120,7 @@ class IoSettings:
     warmup: int = 2
     host: str = ""  # ADDRESS:PORT of a `mori bench io --serve` on another machine
     folder: str = ""  # where the file of --backend file lies; empty: the temporary folder
+    trace: str = ""  # file of MoRI's transfers at the initiator, for ui.perfetto.dev
     timeout_s: float = 300.0  # for the whole run
     seed: int = 1
 
