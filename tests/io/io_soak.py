@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -60,10 +61,13 @@ class Child:
 
     def __init__(self, key: str, backends: list[Any]) -> None:
         self.key, self.backends = key, backends
+        self.folder = tempfile.TemporaryDirectory(
+            prefix="mori-soak-"
+        )  # of the backend file; a killed peer leaves its own
         self.start()
 
     def start(self) -> None:
-        arguments = [sys.executable, __file__, "--serve", self.key, json.dumps(self.backends)]
+        arguments = [sys.executable, __file__, "--serve", self.key, json.dumps(self.backends), self.folder.name]
         self.process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.engine, self.memory = self.read()
 
@@ -82,6 +86,10 @@ class Child:
         self.kill()
         self.start()
 
+    def close(self) -> None:
+        self.kill()
+        self.folder.cleanup()
+
     def stop_for(self, seconds: float) -> None:
         os.kill(self.process.pid, signal.SIGSTOP)
         time.sleep(seconds)
@@ -95,16 +103,21 @@ class Child:
             pipe.close()
 
 
-def serve(key: str, backends: list[Any]) -> None:
+def serve(key: str, backends: list[Any], folder: str) -> None:
     pool = np.zeros(POOL, np.uint8)
+    in_a_file = backends[0][0] == "file"
     with make(key, backends) as engine:
-        memory = engine.register_buffer(pool)
+
+        def register() -> MemoryDesc:
+            return engine.register_file(f"{folder}/pool", POOL) if in_a_file else engine.register_buffer(pool)
+
+        memory = register()
         while True:
             print(engine.get_engine_desc().pack().hex(), memory.pack().hex(), flush=True)
             if sys.stdin.readline().strip() != "renew":
                 return
             engine.deregister_memory(memory)
-            memory = engine.register_buffer(pool)
+            memory = register()
 
 
 class Inside:
@@ -120,7 +133,7 @@ class Inside:
         self.host.deregister_memory(self.memory)
         self.memory = self.host.register_buffer(self.pool)
 
-    def kill(self) -> None:
+    def close(self) -> None:
         self.host.close()
 
 
@@ -250,6 +263,7 @@ def crews() -> list[tuple[str, type, list[Any]]]:
         ("shm", Child, [("shm", {})]),
         ("tcp", Child, [("tcp", {})]),
         ("both", Child, [("shm", {}), ("tcp", {})]),
+        ("file", Child, [("file", {})]),
         ("loop", Inside, [("loopback", {**faulty, "mode": 1}), ("loopback2", faulty)]),
     ]
     probe = IOEngine("probe")
@@ -293,7 +307,7 @@ def soak(seconds: float, seed: int) -> dict[str, Any]:
         "errors": errors,
     }
     for worker in workers:
-        worker.peer.kill()
+        worker.peer.close()
     for engine in owners:
         engine.close()
     return report
@@ -303,10 +317,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--serve", nargs=2)
+    parser.add_argument("--serve", nargs=3)
     chosen = parser.parse_args()
     if chosen.serve:
-        serve(chosen.serve[0], json.loads(chosen.serve[1]))
+        serve(chosen.serve[0], json.loads(chosen.serve[1]), chosen.serve[2])
         sys.exit(0)
     faulthandler.dump_traceback_later(chosen.seconds + 150, exit=True)
     outcome = soak(chosen.seconds, chosen.seed)

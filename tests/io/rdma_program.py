@@ -26,6 +26,7 @@ SOURCES = [
     *sorted((ROOT / "src/core/topology").glob("*.cpp")),
     *(RUNTIME / f"{name}.cpp" for name in ("gpu_driver", "cuda_driver", "hip_driver")),
 ]
+SCENARIOS = ("rdma_scenarios", "rdma_endings")
 FLAGS = ["-std=c++20", "-O1", "-g1", "-fno-omit-frame-pointer", "-fPIC", "-I", str(ROOT)]
 SANITIZE = {
     "thread": ["-fsanitize=thread"],
@@ -46,7 +47,7 @@ def _run(*command: str | Path) -> None:
 
 def _folder() -> Path:
     headers = [*(ROOT / "src/io").rglob("*.hpp"), *(ROOT / "src/core").rglob("*.hpp"), *HERE.glob("*.hpp")]
-    programs = [HERE / f"{name}.cpp" for name in ("fake_verbs", "rdma_scenarios", "rdma_vm_main")]
+    programs = [HERE / f"{name}.cpp" for name in ("fake_verbs", *SCENARIOS, "rdma_vm_main")]
     key = hashlib.sha256(b"".join(p.read_bytes() for p in [*SOURCES, *programs, *sorted(headers)])).hexdigest()[:16]
     return ROOT / "build" / "io_rdma" / key
 
@@ -63,7 +64,7 @@ def _built(name: str, make: object) -> Path:
     return target
 
 
-def _program(main: str, sanitizer: str) -> Path:
+def _program(mains: tuple[str, ...], sanitizer: str) -> Path:
     def make(made: Path) -> None:
         flags = [*FLAGS, *SANITIZE[sanitizer]]
 
@@ -73,14 +74,14 @@ def _program(main: str, sanitizer: str) -> Path:
             return target
 
         with ThreadPoolExecutor(2) as pool:
-            objects = list(pool.map(compile_one, [HERE / f"{main}.cpp", *SOURCES]))
+            objects = list(pool.map(compile_one, [*(HERE / f"{main}.cpp" for main in mains), *SOURCES]))
         extra: list[str | Path] = []
-        if main == "rdma_scenarios":
+        if mains == SCENARIOS:
             library = fake_library(sanitizer)
             extra = [library, f"-Wl,-rpath,{library.parent}"]
         _run(compiler() or "g++", *flags, *objects, *extra, "-o", made, "-pthread", "-ldl")
 
-    return _built(f"{main}.{sanitizer}", make)
+    return _built(f"{mains[0]}.{sanitizer}", make)
 
 
 def fake_library(sanitizer: str) -> Path:
@@ -91,11 +92,11 @@ def fake_library(sanitizer: str) -> Path:
 
 
 def scenarios(sanitizer: str) -> Path:
-    return _program("rdma_scenarios", sanitizer)
+    return _program(SCENARIOS, sanitizer)
 
 
 def vm_program() -> Path:
-    return _program("rdma_vm_main", "none")
+    return _program(("rdma_vm_main",), "none")
 
 
 if __name__ == "__main__":

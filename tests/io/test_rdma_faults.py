@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The rdma backend over a pretended libibverbs that breaks to order (fake_verbs.cpp): bytes, back-pressure, rails,
 recovery, cancelling, loss, refusals, garbage; under ThreadSanitizer and AddressSanitizer. Each scenario is a function
-of rdma_scenarios.cpp."""
+of rdma_scenarios.cpp or rdma_endings.cpp."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from fixed_addresses import FIXED_ADDRESSES
+from rdma_program import SCENARIOS as SOURCES
 from rdma_program import compiler, fake_library, scenarios
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
-TEXT = (Path(__file__).parent / "rdma_scenarios.cpp").read_text()
-SCENARIOS = re.findall(r'^    \{"([a-z-]+)", ', TEXT, re.M)
+TEXT = "".join(Path(__file__).with_name(f"{name}.cpp").read_text() for name in SOURCES)
+SCENARIOS = re.findall(r'^ {4,6}\{"([a-z-]+)", ', TEXT, re.M)
 RACES_ON_PURPOSE = {"late-packets-would-be-seen"}  # a late packet and the memory's next user
 
 
