@@ -72,7 +72,7 @@ template <class Group>
 }
 
 /// Returns when every rank has called. One group of each rank at a time may use a state; blocks of the same
-/// launch meet by other means (last_block()).
+/// launch meet by other means.
 /// Callers: the group.
 /// Orders:  all earlier writes of all ranks' groups before all later accesses, system-wide.
 /// Fails:   false on the deadline: Wait::barrier, a rank that has not come, its epoch expected and seen.

@@ -11,7 +11,7 @@ namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
 
 /// Raises my entry of the signal array at every rank, my own included.
-/// Callers: the group; sync() or last_block() first if other lanes wrote what the signal publishes.
+/// Callers: the group; sync() first if other lanes wrote what the signal publishes.
 template <class Group>
 MORI_DEVICE void signal_all(const Group& group, const World& world, uint64_t signal_offset, uint64_t value) {
   for (uint32_t i = group.lane(); i < world.world_size; i += group.lanes()) {

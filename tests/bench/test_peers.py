@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.timeout(90)
 
 SMALL = {"tokens": 6, "hidden": 64, "topk": 4, "experts": 7, "routing": "zipf", "iters": 3, "warmup": 1}
-OPS = {"dispatch", "combine", "round_trip"}
+OPS = {"dispatch", "combine", "round_trip", "steady dispatch", "steady combine"}
 
 
 def needs_mpi() -> None:

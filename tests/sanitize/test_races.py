@@ -105,10 +105,15 @@ MUTANTS = {
         "      sync_block();\n      if (at == end) note_time(a.trace, kTraceSent);\n",
         "",
     ),
-    "rows-counted-before-all-lanes-wrote": (
-        "src/core/device/collective.hpp",
-        "  sync_block();\n  if (block_lane() == 0) {\n    const bool last",
-        "  if (block_lane() == 0) {\n    const bool last",
+    "row-returned-before-all-lanes-wrote": (
+        "src/ops/ep/ep_combine_send.hpp",
+        "    group.sync();\n    uint64_t* flags",
+        "    uint64_t* flags",
+    ),
+    "rows-awaited-relaxed": (
+        "src/core/device/prelude.hpp",
+        "return wait_for<Order::acquire, S>(",
+        "return wait_for<Order::relaxed, S>(",
     ),
 }
 

@@ -48,8 +48,8 @@ MUTANTS = {
     ),
     "waits-relaxed": (
         "src/core/device/prelude.hpp",
-        "return atomic_load<Order::acquire, S>(p);",
-        "return atomic_load<Order::relaxed, S>(p);",
+        "return wait_for<Order::acquire, S>(",
+        "return wait_for<Order::relaxed, S>(",
     ),
     "warp-broadcast-without-sync": (
         "src/core/device/collective.hpp",

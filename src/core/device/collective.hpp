@@ -6,7 +6,6 @@
 //   Thread{}  Warp{}  Block{flag}     a group: lane() lanes() sync() broadcast(bool) all(bool)
 //   copy(group, to, from, bytes)      any size and alignment, as wide as the alignment allows
 //   warp_sum  warp_or  warp_prefix    over the lanes of a warp
-//   last_block(arrivals, flag)        true in the block that is the last of the grid to come here
 //
 // A group is passed by value as the first argument. All its lanes make the same call with the same arguments.
 #pragma once
@@ -87,23 +86,6 @@ MORI_DEVICE uint32_t warp_prefix(uint32_t value) {
     if (lane_id() >= step) value += lower;
   }
   return value;
-}
-
-/// True in every lane of the block that arrives last of the grid. The counter is 0 again afterwards,
-/// so the next launch may have another shape.
-/// Callers: the block. Orders: all blocks' earlier writes before the last block's later ones, at scope S.
-template <Scope S>
-MORI_DEVICE bool last_block(uint32_t* arrivals, uint32_t* block_flag) {
-  sync_block();
-  if (block_lane() == 0) {
-    const bool last = fetch_add_acq_rel<S>(arrivals, 1u) + 1 == grid_blocks();
-    if (last) store_relaxed<S>(arrivals, 0u);
-    *block_flag = last;
-  }
-  sync_block();
-  const bool last = *block_flag != 0;
-  sync_block();  // the flag may be written again
-  return last;
 }
 
 // What is copied was written as some other type; the compiler must not conclude that it was not.
