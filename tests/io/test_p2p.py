@@ -12,6 +12,7 @@ from pathlib import Path
 
 import p2p_program
 import pytest
+from fixed_addresses import FIXED_ADDRESSES
 
 from mori import _core
 
@@ -51,7 +52,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, kind: str, kernels: Path, scenario: str, **environment: str) -> None:
     done = subprocess.run(
-        [program, kind, kernels, scenario],
+        [*FIXED_ADDRESSES, program, kind, kernels, scenario],
         env=os.environ | {"TSAN_OPTIONS": "halt_on_error=1"} | environment,
         capture_output=True,
         text=True,
