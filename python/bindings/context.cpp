@@ -28,6 +28,10 @@ void bind_context(py::module_& module) {
            }),
            py::arg("device"), py::kw_only(), py::arg("rank"), py::arg("world_size"), py::arg("bases"),
            py::arg("timeout_ns"), py::arg("ranks_on_device"))
+      .def_property_readonly("world",
+                             [](const core::Context& c) {
+                               return py::bytes(reinterpret_cast<const char*>(&c.world()), sizeof(World));
+                             })
       .def("error", &core::Context::error)
       .def("clear_refusal", &core::Context::clear_refusal)
       .def("leave_waits", &core::Context::leave_waits, py::arg("lost_peer"));
