@@ -3,6 +3,7 @@
 #include "src/ops/ep/dispatcher.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 
 namespace mori::ep {
@@ -201,10 +202,32 @@ EpRoutingAddress routing_address(uint64_t start, const Config& c) {
 
 namespace {
 
-std::string dispatch_name(const Config& c) {
-  const char* elements[] = {"_bf16", "_fp16", "_fp32"};
-  const std::string name = c.by_expert() ? "ep_dispatch_by_expert" : "ep_dispatch";
-  return c.convert.format == EpFormat::as_is ? name : name + elements[size_t(c.convert.element)];
+struct KernelName {
+  const char* unit;
+  const char* kernel;
+};
+
+constexpr KernelName kDispatchAsIs[2] = {  // [by expert]
+    {"ep_dispatch", "ep_dispatch"},
+    {"ep_dispatch", "ep_dispatch_by_expert"},
+};
+constexpr KernelName kDispatchConvert[3][2] = {  // [EpElement][by expert]
+    {{"ep_dispatch_convert_bf16", "ep_dispatch_bf16"},
+     {"ep_dispatch_convert_bf16", "ep_dispatch_by_expert_bf16"}},
+    {{"ep_dispatch_convert_fp16", "ep_dispatch_fp16"},
+     {"ep_dispatch_convert_fp16", "ep_dispatch_by_expert_fp16"}},
+    {{"ep_dispatch_convert_fp32", "ep_dispatch_fp32"},
+     {"ep_dispatch_convert_fp32", "ep_dispatch_by_expert_fp32"}},
+};
+constexpr KernelName kCombine[3] = {  // [EpElement]
+    {"ep_combine_bf16", "ep_combine_bf16"},
+    {"ep_combine_fp16", "ep_combine_fp16"},
+    {"ep_combine_fp32", "ep_combine_fp32"},
+};
+
+const KernelName& dispatch_kernel(const Config& c) {
+  const bool as_is = c.convert.format == EpFormat::as_is;
+  return as_is ? kDispatchAsIs[c.by_expert()] : kDispatchConvert[size_t(c.convert.element)][c.by_expert()];
 }
 
 }  // namespace
@@ -224,12 +247,10 @@ Dispatcher::Dispatcher(std::shared_ptr<core::Context> context, const Config& con
     *offset += heap_offset;
   }
   core::Device& device = context_->device();
-  const bool as_is = config.convert.format == EpFormat::as_is;
-  dispatch_kernel_ = &device.function(as_is ? "ep_dispatch" : "ep_dispatch_convert", dispatch_name(config),
-                                      sizeof(EpDispatchArgs));
-  const char* names[3] = {"ep_combine_bf16", "ep_combine_fp16", "ep_combine_fp32"};
-  for (int i = 0; i < 3; ++i)
-    combine_kernels_[i] = &device.function("ep_combine", names[i], sizeof(EpCombineArgs));
+  const KernelName& name = dispatch_kernel(config);
+  dispatch_kernel_ = &device.function(name.unit, name.kernel, sizeof(EpDispatchArgs));
+  for (size_t i = 0; i < std::size(kCombine); ++i)
+    combine_kernels_[i] = &device.function(kCombine[i].unit, kCombine[i].kernel, sizeof(EpCombineArgs));
   const std::vector<int32_t> table = expert_table(config_, expert_rank);
   local_ = device.allocate(layout_.local_bytes);
   expert_table_ = device.allocate(table.size() * 4);

@@ -1,12 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// Combine: every rank returns the rows it received, and each owner sums what came back for its tokens.
+// The body of every combine kernel. Combine: every rank returns the rows it received, and each owner sums what came back for its tokens.
 // Nobody meets (docs/ep.md, "Combine"):
 //   announce   one warp tells every rank which call it has begun: the digest of it, and credit for its buffer
 //   return     senders: a few rows to their owner, then a flag for each (ep_combine_send.hpp)
 //   reduce     everybody else, and senders when they are done: tokens in order, each as soon as its rows have
 //              come: fp32 sum in ascending rank order from the bias, rounded once (ep_combine_reduce.hpp)
+#pragma once
 #include "src/ops/ep/ep_combine_reduce.hpp"
 #include "src/ops/ep/ep_combine_send.hpp"
 
@@ -91,9 +92,4 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
 
 }  // namespace MORI_TARGET_NAMESPACE
 }  // namespace
-
-MORI_KERNEL(ep_combine_bf16, EpCombineArgs, 512) { combine<bfloat16>(args); }
-MORI_KERNEL(ep_combine_fp16, EpCombineArgs, 512) { combine<float16>(args); }
-MORI_KERNEL(ep_combine_fp32, EpCombineArgs, 512) { combine<float>(args); }
-
 }  // namespace mori

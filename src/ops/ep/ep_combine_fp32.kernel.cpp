@@ -1,0 +1,11 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// Combine of fp32 rows. One unit for each element type, so that they compile side by side.
+#include "src/ops/ep/ep_combine_kernel.hpp"
+
+namespace mori {
+
+MORI_KERNEL(ep_combine_fp32, EpCombineArgs, 512) { combine<float>(args); }
+
+}  // namespace mori
