@@ -202,16 +202,17 @@ EpRoutingAddress routing_address(uint64_t start, const Config& c) {
 
 namespace {
 
+// Tables of the kernels, by EpElement and by whether rows lie by expert.
 struct KernelName {
   const char* unit;
   const char* kernel;
 };
 
-constexpr KernelName kDispatchAsIs[2] = {  // [by expert]
+constexpr KernelName kDispatchAsIs[2] = {
     {"ep_dispatch", "ep_dispatch"},
     {"ep_dispatch", "ep_dispatch_by_expert"},
 };
-constexpr KernelName kDispatchConvert[3][2] = {  // [EpElement][by expert]
+constexpr KernelName kDispatchConvert[3][2] = {
     {{"ep_dispatch_convert_bf16", "ep_dispatch_bf16"},
      {"ep_dispatch_convert_bf16", "ep_dispatch_by_expert_bf16"}},
     {{"ep_dispatch_convert_fp16", "ep_dispatch_fp16"},
@@ -219,7 +220,7 @@ constexpr KernelName kDispatchConvert[3][2] = {  // [EpElement][by expert]
     {{"ep_dispatch_convert_fp32", "ep_dispatch_fp32"},
      {"ep_dispatch_convert_fp32", "ep_dispatch_by_expert_fp32"}},
 };
-constexpr KernelName kCombine[3] = {  // [EpElement]
+constexpr KernelName kCombine[3] = {
     {"ep_combine_bf16", "ep_combine_bf16"},
     {"ep_combine_fp16", "ep_combine_fp16"},
     {"ep_combine_fp32", "ep_combine_fp32"},

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// The body of every combine kernel. Combine: every rank returns the rows it received, and each owner sums what came back for its tokens.
+// The body of every combine kernel: every rank returns the rows it received, and each owner sums what came
+// back for its tokens.
 // Nobody meets (docs/ep.md, "Combine"):
 //   announce   one warp tells every rank which call it has begun: the digest of it, and credit for its buffer
 //   return     senders: a few rows to their owner, then a flag for each (ep_combine_send.hpp)
