@@ -86,6 +86,8 @@ void bind_runtime(py::module_& module) {
       .def_property_readonly("properties", &Device::properties)
       .def("function", &Device::function, py::arg("unit"), py::arg("name"), py::arg("args_bytes"),
            py::return_value_policy::reference_internal, without_gil())
+      .def("function_of", &Device::function_of, py::arg("path"), py::arg("name"), py::arg("args_bytes") = 0,
+           py::return_value_policy::reference_internal, without_gil())
       .def("launch", &launch, py::arg("function"), py::arg("shape"), py::arg("stream"), py::arg("args"))
       .def("max_resident_blocks", &Device::max_resident_blocks, py::arg("function"), py::arg("warps"),
            py::arg("shared_bytes") = 0)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mori import topology as topology
     from mori._core import __version__ as __version__
     from mori.bootstrap import unique_id as unique_id
+    from mori.compiler import compile_kernel as compile_kernel
+    from mori.compiler import load_kernel as load_kernel
     from mori.context import Context as Context
     from mori.context import init as init
     from mori.errors import CapacityError as CapacityError
@@ -34,7 +36,9 @@ _ERRORS = ("CapacityError", "ConfigError", "MoriError", "PeerLost", "TimeoutErro
 _HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
     "__version__": "mori._core",
     "Context": "mori.context",
+    "compile_kernel": "mori.compiler",
     "init": "mori.context",
+    "load_kernel": "mori.compiler",
     "unique_id": "mori.bootstrap",
 }
 _SUBMODULES = ("cpp", "ep", "io", "topology")

@@ -16,6 +16,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from .errors import ConfigError
@@ -134,6 +135,13 @@ class Config:
         "folder",
         "Where code objects are loaded from instead of the installed package.",
     )
+    kernel_cache: str = _variable(
+        "MORI_KERNEL_CACHE",
+        "",
+        str,
+        "folder",
+        "Where `mori.compile_kernel` keeps what it compiled; empty means the user's cache folder.",
+    )
     bootstrap_host: str = _variable(
         "MORI_BOOTSTRAP_HOST",
         "",
@@ -211,6 +219,19 @@ def launched(environ: Mapping[str, str] | None = None) -> bool:
     """Whether a launcher such as torchrun announced ranks (RANK or WORLD_SIZE); torch reads their values."""
     source = os.environ if environ is None else environ
     return "RANK" in source or "WORLD_SIZE" in source
+
+
+def kernel_cache() -> Path:
+    """Folder of compiled kernels: MORI_KERNEL_CACHE, or mori/kernels in the user's cache folder."""
+    if named := load().kernel_cache:
+        return Path(named).absolute()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "mori" / "kernels"
+
+
+def toolchain() -> dict[str, str]:
+    """What the compilers' own variables name, empty where unset; they are not MoRI's to describe."""
+    return {name: os.environ.get(name, "") for name in ("CXX", "CUDA_HOME", "CUDA_PATH", "ROCM_PATH")}
 
 
 def environment() -> dict[str, str]:

@@ -30,6 +30,8 @@ from mori.mesh import Mesh, check_same
 if TYPE_CHECKING:
     import torch
 
+    from mori.shmem.structs import World
+
 __all__ = ["Context", "init"]
 
 _log = logging.getLogger("mori")
@@ -145,6 +147,13 @@ class Context:
         if self._kind == "cpu":
             return max(1, self._settings.cpu_threads) * (1 if self._settings.cpu_lanes == 1 else 2)
         return self._settings.sms
+
+    @property
+    def world(self) -> World:
+        """What kernels are told of the group: a field of the argument struct of a kernel of your own."""
+        from mori.shmem.structs import World
+
+        return World.from_buffer_copy(self.core.world)
 
     @property
     def closed(self) -> bool:

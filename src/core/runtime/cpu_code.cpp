@@ -24,13 +24,17 @@ std::string default_folder() {
 
 }  // namespace
 
-CpuCode::CpuCode(std::string_view folder, uint32_t warp_size) {
+std::string CpuCode::path_in(std::string_view folder, uint32_t warp_size) {
   const std::string directory = folder.empty() ? default_folder() : std::string(folder);
-  path_ = directory + "/cpu_w" + std::to_string(warp_size) + ".so";
-  if (!std::filesystem::exists(path_)) {
-    throw ConfigError("no CPU kernels for lanes=" + std::to_string(warp_size) + ": " + path_ +
+  const std::string path = directory + "/cpu_w" + std::to_string(warp_size) + ".so";
+  if (!std::filesystem::exists(path)) {
+    throw ConfigError("no CPU kernels for lanes=" + std::to_string(warp_size) + ": " + path +
                       " does not exist; was mori built with this target?");
   }
+  return path;
+}
+
+CpuCode::CpuCode(std::string path, uint32_t warp_size) : path_(std::move(path)) {
   void* library = dlopen(path_.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw ConfigError("cannot load the CPU kernels: " + std::string(dlerror()));
   const auto entry = reinterpret_cast<MoriCpuObject (*)()>(dlsym(library, kMoriCpuObjectSymbol));
@@ -52,19 +56,21 @@ CpuCode::CpuCode(std::string_view folder, uint32_t warp_size) {
 }
 
 CpuKernel CpuCode::find(std::string_view unit, std::string_view name, size_t args_bytes) const {
+  const std::string from = unit.empty() ? "" : " (unit " + std::string(unit) + ")";
   std::string present;
   for (const MoriCpuEntry* e = object_.entries; e != nullptr; e = e->next) {
     present = std::string(e->name) + (present.empty() ? "" : ", ") + present;
     if (name != e->name) continue;
-    if (args_bytes != e->args_bytes) {
-      throw ConfigError("kernel " + std::string(name) + " (unit " + std::string(unit) + ", " + path_ +
-                        ") takes an argument block of " + std::to_string(e->args_bytes) + " bytes, not " +
-                        std::to_string(args_bytes) + "; kernels and library are of different builds");
+    if (args_bytes != e->args_bytes && !(unit.empty() && args_bytes == 0)) {
+      throw ConfigError("kernel " + std::string(name) + from + " of " + path_ +
+                        " takes an argument block of " + std::to_string(e->args_bytes) + " bytes, not " +
+                        std::to_string(args_bytes) +
+                        (unit.empty() ? "" : "; kernels and library are of different builds"));
     }
     const uint32_t max_warps = std::max(1u, e->max_threads / object_.warp_size);
     return {e->name, e->run, e->args_bytes, max_warps, object_.warp_size, object_.current};
   }
-  throw ConfigError("no kernel " + std::string(name) + " (unit " + std::string(unit) + ") in " + path_ +
+  throw ConfigError("no kernel " + std::string(name) + from + " in " + path_ +
                     "; it has: " + (present.empty() ? "none" : present));
 }
 

@@ -1,8 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// Code objects of the CPU device: <folder>/cpu_w{1,32,64}.so, each with the kernels of all units for one
-// warp size. They stay loaded for the life of the process: kernels hand out addresses of their thread-locals.
+// Code objects of the CPU device, for one warp size each: <folder>/cpu_w{1,32,64}.so with the kernels of all
+// units, and files of the user's own. They stay loaded for the life of the process: kernels hand out
+// addresses of their thread-locals.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -24,9 +25,11 @@ struct CpuKernel {
 
 class CpuCode {
  public:
-  /// `folder` empty: kernels/ beside the library that contains this function.
-  CpuCode(std::string_view folder, uint32_t warp_size);
-  /// Refuses a name that the object lacks and a kernel compiled for another argument block.
+  CpuCode(std::string path, uint32_t warp_size);
+  /// The library's own. `folder` empty: kernels/ beside the library that contains this function.
+  static std::string path_in(std::string_view folder, uint32_t warp_size);
+  /// Refuses a name that the object lacks and, unless args_bytes is 0 and there is no unit, a kernel compiled
+  /// for another argument block. `unit` empty: a file of its own.
   CpuKernel find(std::string_view unit, std::string_view name, size_t args_bytes) const;
 
  private:

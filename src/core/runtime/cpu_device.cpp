@@ -44,7 +44,7 @@ class CpuDevice final : public Device {
  public:
   explicit CpuDevice(const DeviceOptions& options)
       : threads_(std::max(1u, options.cpu_threads)),
-        code_(options.kernel_dir, options.cpu_lanes),
+        code_(CpuCode::path_in(options.kernel_dir, options.cpu_lanes), options.cpu_lanes),
         pool_(threads_) {
     utsname system{};
     uname(&system);
@@ -66,10 +66,21 @@ class CpuDevice final : public Device {
     std::lock_guard<std::mutex> guard(functions_mutex_);
     const auto found = functions_.find(name);
     if (found != functions_.end() && found->second->args_bytes == args_bytes) return *found->second;
-    kernels_.push_back(code_.find(unit, name, args_bytes));
-    CpuKernel& kernel = kernels_.back();
-    auto function = std::make_unique<Function>(Function{kernel.name, kernel.args_bytes, &kernel});
-    return *functions_.emplace(kernel.name, std::move(function)).first->second;
+    return remember(functions_, code_.find(unit, name, args_bytes));
+  }
+
+  const Function& function_of(const std::string& path, std::string_view name, size_t args_bytes) override {
+    std::lock_guard<std::mutex> guard(functions_mutex_);
+    auto object = objects_.find(path);
+    if (object == objects_.end()) {
+      object = objects_.try_emplace(path, CpuCode(path, properties_.warp_size)).first;
+    }
+    Functions& functions = object->second.functions;
+    const auto found = functions.find(name);
+    if (found != functions.end() && (args_bytes == 0 || found->second->args_bytes == args_bytes)) {
+      return *found->second;
+    }
+    return remember(functions, object->second.code.find("", name, args_bytes));
   }
 
   void launch(const Function& function, const LaunchShape& shape, uint64_t stream,
@@ -147,6 +158,18 @@ class CpuDevice final : public Device {
   void close_ipc(uint64_t) override { throw ConfigError("close_ipc: memory of the CPU has no ipc handles"); }
 
  private:
+  using Functions = std::map<std::string, std::unique_ptr<Function>, std::less<>>;
+  struct Object {
+    explicit Object(CpuCode loaded) : code(std::move(loaded)) {}
+    CpuCode code;
+    Functions functions;
+  };
+
+  const Function& remember(Functions& functions, CpuKernel found) {
+    CpuKernel& kernel = kernels_.emplace_back(std::move(found));
+    auto function = std::make_unique<Function>(Function{kernel.name, kernel.args_bytes, &kernel});
+    return *functions.emplace(kernel.name, std::move(function)).first->second;
+  }
   std::shared_ptr<CpuStream> find_stream(uint64_t stream) {
     std::shared_lock<std::shared_mutex> guard(streams_mutex_);
     const auto found = streams_.find(stream);
@@ -160,7 +183,8 @@ class CpuDevice final : public Device {
   CpuMemory memory_;
   std::mutex functions_mutex_;
   std::deque<CpuKernel> kernels_;  // addresses stay
-  std::map<std::string, std::unique_ptr<Function>, std::less<>> functions_;
+  Functions functions_;
+  std::map<std::string, Object> objects_;  // by path
   CpuPool pool_;
   std::shared_mutex streams_mutex_;
   std::map<uint64_t, std::shared_ptr<CpuStream>> streams_;

@@ -72,6 +72,10 @@ class Device {
   /// `unit` is the code object's name without ending ("ep_dispatch"), `name` the kernel's. Cached.
   /// Refuses a kernel whose argument block has another size than args_bytes.
   virtual const Function& function(std::string_view unit, std::string_view name, size_t args_bytes) = 0;
+  /// A kernel of a code object that is a file of its own, made for this device. Cached; a file stays loaded,
+  /// so its path stands for one content. args_bytes 0: not compared; Function::args_bytes is then what the
+  /// object says, and 0 where it does not (HIP), until somebody says it.
+  virtual const Function& function_of(const std::string& path, std::string_view name, size_t args_bytes) = 0;
   /// Queues the kernel on the stream (0: the default stream; on the CPU 0 runs it before returning).
   /// Copies the argument block. Capturable in a CUDA graph.
   virtual void launch(const Function& function, const LaunchShape& shape, uint64_t stream,

@@ -58,6 +58,10 @@ class GpuDevice final : public Device {
     const Current current = activate();
     return modules_->function(unit, name, args_bytes);
   }
+  const Function& function_of(const std::string& path, std::string_view name, size_t args_bytes) override {
+    const Current current = activate();
+    return modules_->function_of(path, name, args_bytes);
+  }
   void launch(const Function& function, const LaunchShape& shape, uint64_t stream,
               const void* args) override {
     const Current current = activate();

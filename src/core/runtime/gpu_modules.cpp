@@ -55,9 +55,8 @@ std::string GpuModules::code_object(const std::string& unit) const {
                     " for this generation?");
 }
 
-void* GpuModules::module(const std::string& unit) {
-  if (const auto known = modules_.find(unit); known != modules_.end()) return known->second;
-  const std::string path = code_object(unit);
+void* GpuModules::module(const std::string& path) {
+  if (const auto known = modules_.find(path); known != modules_.end()) return known->second;
   std::ifstream file(path, std::ios::binary);
   const std::vector<char> image{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   void* loaded = nullptr;
@@ -67,34 +66,53 @@ void* GpuModules::module(const std::string& unit) {
     throw ConfigError("cannot load " + path + " (" + std::to_string(image.size()) + " bytes) on this " +
                       arch_ + " GPU: " + (image.empty() ? "cannot read it" : driver_.error_text(status)));
   }
-  return modules_.emplace(unit, loaded).first->second;
+  return modules_.emplace(path, loaded).first->second;
+}
+
+Function& GpuModules::prepared(Functions& functions, const std::string& home, const std::string& path,
+                               std::string_view name) {
+  auto function = std::make_unique<Function>();
+  function->name = name;
+  if (driver_.module_function(&function->handle, module(path), function->name.c_str()) != 0) {
+    driver_.forget_error();
+    throw ConfigError((path == home ? path : "unit '" + home + "'") + " has no kernel '" + function->name +
+                      "'");
+  }
+  if (const Status status = driver_.prepare(function->handle, shared_bytes_, &function->args_bytes)) {
+    driver_.forget_error();
+    throw ConfigError("cannot prepare kernel '" + function->name + "': " + driver_.error_text(status));
+  }
+  return *functions.emplace(std::pair{home, function->name}, std::move(function)).first->second;
 }
 
 const Function& GpuModules::function(std::string_view unit, std::string_view name, size_t args_bytes) {
   const std::lock_guard lock(mutex_);
   const std::pair key{std::string(unit), std::string(name)};
-  auto known = functions_.find(key);
-  if (known == functions_.end()) {
-    auto function = std::make_unique<Function>();
-    function->name = key.second;
-    if (driver_.module_function(&function->handle, module(key.first), function->name.c_str()) != 0) {
-      driver_.forget_error();
-      throw ConfigError("unit '" + key.first + "' has no kernel '" + key.second + "'");
-    }
-    if (const Status status = driver_.prepare(function->handle, shared_bytes_, &function->args_bytes)) {
-      driver_.forget_error();
-      throw ConfigError("cannot prepare kernel '" + key.second + "': " + driver_.error_text(status));
-    }
-    if (function->args_bytes == 0) function->args_bytes = args_bytes;  // HIP: the first caller's word
-    known = functions_.emplace(key, std::move(function)).first;
-  }
-  if (known->second->args_bytes != args_bytes) {
+  const auto known = functions_.find(key);
+  Function& function = known != functions_.end()
+                           ? *known->second
+                           : prepared(functions_, key.first, code_object(key.first), name);
+  if (function.args_bytes == 0) function.args_bytes = args_bytes;  // HIP: the first caller's word
+  if (function.args_bytes != args_bytes) {
     throw ConfigError("kernel '" + key.second + "' takes an argument block of " +
-                      std::to_string(known->second->args_bytes) + " bytes, the host has one of " +
+                      std::to_string(function.args_bytes) + " bytes, the host has one of " +
                       std::to_string(args_bytes) +
                       ": the code objects and this library are of different builds");
   }
-  return *known->second;
+  return function;
+}
+
+const Function& GpuModules::function_of(const std::string& path, std::string_view name, size_t args_bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto known = user_functions_.find({path, std::string(name)});
+  Function& function =
+      known != user_functions_.end() ? *known->second : prepared(user_functions_, path, path, name);
+  if (function.args_bytes == 0) function.args_bytes = args_bytes;
+  if (args_bytes != 0 && function.args_bytes != args_bytes) {
+    throw ConfigError("kernel " + function.name + " of " + path + " takes an argument block of " +
+                      std::to_string(function.args_bytes) + " bytes, not " + std::to_string(args_bytes));
+  }
+  return function;
 }
 
 }  // namespace mori::core
