@@ -16,15 +16,18 @@ file(MAKE_DIRECTORY "${kernel_dir}")
 set(code_objects "")
 set(manifest_options "")
 
-# Sums must be the same on every target, so no target may fuse a multiplication with an addition.
-set(cpu_flags -ffp-contract=off -Wall -Wextra -Wshadow)
+# The flags are those of users' kernels too. Sums must be the same on every target, so no target may fuse a
+# multiplication with an addition.
+include("${CMAKE_SOURCE_DIR}/python/mori/cmake/kernel_flags.cmake")
+foreach(kind IN ITEMS cpu cuda hip)
+  mori_kernel_flags(${kind}_flags ${kind} flags)
+endforeach()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # g++ guesses wrongly about arrays that are filled and read under the same condition; clang reads them too
   list(APPEND cpu_flags -Wno-maybe-uninitialized)
 endif()
-set(cuda_flags -x cu -std=c++20 -O3 -fmad=false "-I${CMAKE_SOURCE_DIR}")
-set(hip_flags -x hip -std=c++20 -O3 -ffp-contract=off --cuda-device-only --no-gpu-bundle-output -nogpuinc -nogpulib
-    -mcode-object-version=5 -Wall -Wextra -Wshadow "-I${CMAKE_SOURCE_DIR}")
+list(APPEND cuda_flags "-I${CMAKE_SOURCE_DIR}")
+list(APPEND hip_flags "-I${CMAKE_SOURCE_DIR}")
 set(cuda_warnings "")
 if(MORI_WERROR)
   list(APPEND cpu_flags -Werror)
@@ -90,7 +93,8 @@ foreach(target IN ITEMS CUDA HIP)
 endforeach()
 
 # ---- CUDA --------------------------------------------------------------------------------------------
-set(remedy "put nvcc 12 or later on the PATH or set CUDA_HOME, then install again")
+mori_kernel_flags(remedy cuda remedy)
+string(APPEND remedy ", then install again")
 if(MORI_CUDA STREQUAL "OFF")
   mori_missing(CUDA OFF "MORI_CUDA=OFF" "install again without it")
 else()
@@ -139,11 +143,13 @@ else()
 endif()
 
 # ---- HIP ---------------------------------------------------------------------------------------------
-set(remedy "install clang and lld of one release, 18 or later (apt-get install clang-22 lld-22), or ROCm, then install again")
+mori_kernel_flags(remedy hip remedy)
+string(APPEND remedy ", then install again")
 if(MORI_HIP STREQUAL "OFF")
   mori_missing(HIP OFF "MORI_HIP=OFF" "install again without it")
 else()
-  find_program(MORI_HIP_CLANG NAMES amdclang++ clang++-23 clang++-22 clang++-21 clang++-20 clang++-19 clang++-18 clang++
+  mori_kernel_flags(names hip compilers)
+  find_program(MORI_HIP_CLANG NAMES ${names}
                HINTS ENV ROCM_PATH PATHS /opt/rocm PATH_SUFFIXES bin llvm/bin)
   set(archs "")
   if(NOT MORI_HIP_CLANG)

@@ -43,13 +43,18 @@ _HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
 }
 _SUBMODULES = ("cpp", "ep", "io", "topology")
 
-__all__ = [*sorted(_HOME), *_SUBMODULES, "include_dir"]
+__all__ = [*sorted(_HOME), *_SUBMODULES, "cmake_dir", "include_dir"]
 
 
 def include_dir() -> Path:
     """Folder to put on the include path (`-I`) of a kernel that uses MoRI's headers, `mori/...hpp`."""
     core = importlib.import_module("mori._core")
     return Path(str(core.__file__)).parent / "include"
+
+
+def cmake_dir() -> Path:
+    """Folder of MoRI's CMake package (`-Dmori_DIR=`), whose `mori_add_kernel()` builds kernels of your own."""
+    return Path(__file__).parent / "cmake"
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The compilers of kernels, one for each kind of device, and how they are called.
 
-kernel_flags.json says which and with what: the build of the library's own kernels reads it too.
+cmake/kernel_flags.json says which and with what: the build of the library's own kernels reads it too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import config
+from . import cmake_dir, config
 from .errors import ConfigError
 
 __all__ = ["TIMEOUT_S", "Target", "Toolchain", "flags", "target_of"]
@@ -31,8 +31,8 @@ _SHOWN_LINES = 40  # of what a compiler says
 
 @functools.cache
 def flags() -> dict[str, Any]:
-    """kernel_flags.json: by kind, `compilers`, `flags`, `own_flags` (of a code object by itself), `remedy`."""
-    table: dict[str, Any] = json.loads((Path(__file__).parent / "kernel_flags.json").read_text())
+    """cmake/kernel_flags.json: by kind, `compilers`, `flags`, `own_flags` (of a code object by itself), `remedy`."""
+    table: dict[str, Any] = json.loads((cmake_dir() / "kernel_flags.json").read_text())
     return table
 
 

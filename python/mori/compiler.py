@@ -17,10 +17,12 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mori import _core, config, include_dir
-from mori._kernel_cache import Entry, digest
+from mori._hsaco import argument_bytes
+from mori._kernel_cache import Compiled, Entry, digest
 from mori._toolchain import TIMEOUT_S, Target, Toolchain, target_of
 from mori.context import Context, _parse_device
 from mori.errors import ConfigError
@@ -50,27 +52,39 @@ def compile_kernel(
 
     Raises ConfigError: the compiler's words, or what to install where there is none. Not capturable in a graph.
     """
-    path = Path(source).absolute()
-    if not path.is_file():
-        raise ConfigError(f"source={str(source)!r}: there is no such file")
     context, core_device = _device(device)
-    tools = Toolchain(target_of(core_device))
+    path = Path(source).absolute()
+    compiled = compile_object(path, target_of(core_device), include_dirs, defines or {}, flags)
+    return KernelModule(compiled.path, core_device, context, names=compiled.kernels, source=path)
+
+
+def compile_object(
+    path: Path,
+    target: Target,
+    include_dirs: Sequence[str | os.PathLike[str]] = (),
+    defines: Mapping[str, object] = MappingProxyType({}),
+    flags: Sequence[str] = (),
+) -> Compiled:
+    """The code object for a target that need not be here."""
+    if not path.is_file():
+        raise ConfigError(f"source={str(path)!r}: there is no such file")
+    tools = Toolchain(target)
     folders = [include_dir(), *(Path(folder).absolute() for folder in include_dirs)]
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"include_dirs: {folder} is not a folder")
-    command = tools.command(path, include_dirs=folders, defines=defines or {}, extra=list(flags))
+    command = tools.command(path, include_dirs=folders, defines=defines, extra=list(flags))
 
     def make(result: Path, inputs: Path) -> list[str]:
         said = tools.run([*command, *tools.outputs(result, inputs)], path)
         if text := tools.warnings(said):
-            _log.warning("%s for %s:\n%s", path, tools.target, text)
+            _log.warning("%s for %s:\n%s", path, target, text)
         return tools.kernels(said)
 
     key = digest(_core.__version__, tools.version, *command, path.read_bytes())
-    compiled = Entry(config.kernel_cache(), key, tools.target.ending).get(make, TIMEOUT_S)
-    _log.debug("%s for %s: %s %s", path, tools.target, "compiled" if compiled.fresh else "found", compiled.path)
-    return KernelModule(compiled.path, core_device, context, names=compiled.kernels, source=path)
+    compiled = Entry(config.kernel_cache(), key, target.ending).get(make, TIMEOUT_S)
+    _log.debug("%s for %s: %s %s", path, target, "compiled" if compiled.fresh else "found", compiled.path)
+    return compiled
 
 
 def load_kernel(folder: str | os.PathLike[str], name: str, *, device: Any = None) -> KernelModule:
@@ -105,14 +119,16 @@ class KernelModule:
         source: Path | None = None,
     ) -> None:
         self.path, self.source, self.core_device = path, source, core_device
-        self._context, self._names = context, tuple(names)
+        self._context = context
+        self._args_bytes = argument_bytes(path.read_bytes()) if core_device.kind == "hip" else {}
+        self._names = tuple(names) or tuple(sorted(self._args_bytes))
 
     def kernel(self, name: str) -> Kernel:
         """The kernel of MORI_KERNEL(name, ...). Raises ConfigError for an unknown name, saying which there are (of
-        NVIDIA's and AMD's objects only if they were compiled by `compile_kernel`)."""
+        NVIDIA's only those that `compile_kernel` compiled)."""
         if self._names and name not in self._names:
             raise ConfigError(f"no kernel {name} in {self.source or self.path}; it has: {', '.join(self._names)}")
-        return Kernel(self, self.core_device.function_of(str(self.path), name))
+        return Kernel(self, self.core_device.function_of(str(self.path), name, self._args_bytes.get(name, 0)))
 
     def __repr__(self) -> str:
         return f"<KernelModule {self.source or self.path} for {target_of(self.core_device)}>"

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
         ("MORI_CPU_LANES", "64", "cpu_lanes", 64),
         ("MORI_SMS", "24", "sms", 24),
         ("MORI_KERNEL_DIR", "/k", "kernel_dir", "/k"),
+        ("MORI_KERNEL_CACHE", "/c", "kernel_cache", "/c"),
         ("MORI_BOOTSTRAP_HOST", "10.0.0.1", "bootstrap_host", "10.0.0.1"),
     ],
 )

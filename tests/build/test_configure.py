@@ -31,7 +31,7 @@ MORI_KERNEL({name}, {name}Args, 64) {{ global<uint64_t>(args.out)[block_lane()] 
 def tree(tmp_path: Path) -> Path:
     """The repository with two small kernels instead of the real ones."""
     source = tmp_path / "source"
-    for folder in ("cmake", "mori", "tools", "src", "python/bindings"):
+    for folder in ("cmake", "mori", "tools", "src", "python/bindings", "python/mori/cmake"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("*.kernel.cpp"))
     shutil.copy(ROOT / "CMakeLists.txt", source)
     shutil.copy(ROOT / "cmake/probe.kernel.cpp", source / "cmake")

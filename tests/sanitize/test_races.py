@@ -16,7 +16,10 @@ from sanitized import ROOT, Sanitized, mutated, run, run_until_raced
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 HERE = Path(__file__).parent
-EP_KERNELS = [ROOT / "src/ops/ep/ep_dispatch.kernel.cpp", *sorted((ROOT / "src/ops/ep").glob("ep_combine_*.kernel.cpp"))]
+EP_KERNELS = [
+    ROOT / "src/ops/ep/ep_dispatch.kernel.cpp",
+    *sorted((ROOT / "src/ops/ep").glob("ep_combine_*.kernel.cpp")),
+]
 EP_HOST = [ROOT / "src/ops/ep/dispatcher.cpp", ROOT / "src/ops/ep/combine_plan.cpp", ROOT / "src/core/context.cpp"]
 
 
