@@ -324,6 +324,9 @@ def _refused(word: _core.ErrorWord) -> MoriError:
             f"topk_ids of rank {word.peer} hold {seen}; allowed are 0 to {word.expected - 1}, and -1 for none; "
             "nothing was sent"
         )
+    if word.refusal == "unreachable":
+        why = "is not one" if word.peer >= word.expected else "cannot be reached from here"
+        return ConfigError(f"pe={word.peer} of {word.expected} PEs {why}; nothing was written")
     if word.refusal == "stale":
         return ConfigError(
             "routing: its dispatch was refused or failed, or it is of a dispatcher made with other arguments; "

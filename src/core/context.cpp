@@ -26,6 +26,10 @@ const char* wait_name(Wait wait) {
       return "shmem.signal_wait_until";
     case Wait::grid:
       return "blocks of the same launch";
+    case Wait::value:
+      return "shmem.wait_until";
+    case Wait::team:
+      return "shmem collective";
     case Wait::dispatch_counts:
       return "ep.dispatch: row counts";
     case Wait::dispatch_rows:
@@ -52,6 +56,8 @@ const char* refusal_name(Refusal refusal) {
       return "stale";
     case Refusal::expert_capacity:
       return "expert_capacity";
+    case Refusal::unreachable:
+      return "unreachable";
   }
   return "unknown refusal";
 }

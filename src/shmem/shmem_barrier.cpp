@@ -19,7 +19,15 @@ StreamBarrier::StreamBarrier(std::shared_ptr<core::Context> context, uint64_t he
   }
   core::Device& device = context_->device();
   kernel_ = &device.function("shmem_barrier", "shmem_barrier", sizeof(BarrierArgs));
-  args_ = {.world = context_->world(), .state = {.signals = heap_offset}};
+  const World& world = context_->world();
+  const Team all{.signals = heap_offset,
+                 .workspace = 0,
+                 .workspace_bytes = 0,
+                 .start = 0,
+                 .stride = 1,
+                 .size = world.world_size,
+                 .index = world.rank};
+  args_ = {.world = world, .team = all};
   const uint32_t lanes = device.properties().warp_size;
   // A lane of the fast CPU target is a whole fiber and its loads are cheap: one is enough.
   const uint32_t wanted = lanes == 1 ? 1 : (args_.world.world_size + lanes - 1) / lanes;

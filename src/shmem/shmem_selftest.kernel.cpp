@@ -11,6 +11,9 @@ namespace mori {
 namespace {
 inline namespace MORI_TARGET_NAMESPACE {
 
+using shmem::Cmp;
+using shmem::SignalOp;
+
 /// Calls test(args, group, index of the group) in the groups that take part.
 #define MORI_FOR_GROUP(test, a)                                                             \
   switch ((a).by) {                                                                         \
@@ -31,8 +34,8 @@ MORI_DEVICE void test_put(const ShmemSelfTestArgs& a, const Group& group, uint32
   const uint32_t me = shmem::my_pe(a.world), n = shmem::n_pes(a.world);
   char* to = global<char>(a.to) + (uint64_t(me) * a.groups + index) * a.stride;
   for (uint32_t k = 0; k < a.pes; ++k) {
-    shmem::put(group, a.world, to, global<const char>(a.from) + index * a.stride, a.bytes,
-               (me + a.distance + k) % n);
+    shmem::putmem_nbi(group, a.world, to, global<const char>(a.from) + index * a.stride, a.bytes,
+                      (me + a.distance + k) % n);
   }
 }
 
@@ -52,15 +55,15 @@ MORI_DEVICE void test_exchange(const ShmemSelfTestArgs& a, const Group& group, u
   for (uint64_t round = 1; round <= a.rounds; ++round) {
     for (uint64_t i = group.lane(); i < a.bytes; i += group.lanes()) outbox[i] = pattern(round, me, index, i);
     group.sync();
-    shmem::put_signal(group, a.world, inbox, outbox, a.bytes, arrived, round, next);
-    if (!shmem::signal_wait_until(group, a.world, taken, round - 1, next))
+    shmem::putmem_signal(group, a.world, inbox, outbox, a.bytes, arrived, round, SignalOp::set, next);
+    if (!shmem::signal_wait_until(group, a.world, taken, Cmp::ge, round - 1, next))
       return;  // there already: two waits
-    if (!shmem::signal_wait_until(group, a.world, arrived, round, previous)) return;
+    if (!shmem::signal_wait_until(group, a.world, arrived, Cmp::ge, round, previous)) return;
     for (uint64_t i = group.lane(); i < a.bytes; i += group.lanes()) {
       wrong += inbox[i] != pattern(round, previous, index, i);
     }
-    shmem::put_signal(group, a.world, nullptr, nullptr, 0, taken, round, previous);
-    if (!shmem::signal_wait_until(group, a.world, taken, round, next)) return;
+    shmem::putmem_signal(group, a.world, nullptr, nullptr, 0, taken, round, SignalOp::set, previous);
+    if (!shmem::signal_wait_until(group, a.world, taken, Cmp::ge, round, next)) return;
   }
   uint64_t* out = global<uint64_t>(a.out) + 2 * index;
   fetch_add_relaxed<Scope::device>(out, wrong);
@@ -70,21 +73,27 @@ MORI_DEVICE void test_exchange(const ShmemSelfTestArgs& a, const Group& group, u
 template <class Group>
 MORI_DEVICE void test_wait(const ShmemSelfTestArgs& a, const Group& group, uint32_t index) {
   const uint32_t from_pe = (shmem::my_pe(a.world) + a.distance) % shmem::n_pes(a.world);
-  const bool came =
-      shmem::signal_wait_until(group, a.world, global<const uint64_t>(a.signals) + index, a.rounds, from_pe);
+  const bool came = shmem::signal_wait_until(group, a.world, global<const uint64_t>(a.signals) + index,
+                                             Cmp::ge, a.rounds, from_pe);
   fetch_add_relaxed<Scope::device>(global<uint64_t>(a.out) + 2 * index + came, uint64_t(1));
 }
 
 template <class Group>
 MORI_DEVICE void test_barrier(const ShmemSelfTestArgs& a, const Group& group, uint32_t index) {
   const uint32_t me = shmem::my_pe(a.world), n = shmem::n_pes(a.world);
-  const shmem::BarrierState state{a.signals - global<const uint64_t>(a.world.bases)[me]};
+  const shmem::Team team{.signals = a.signals - global<const uint64_t>(a.world.bases)[me],
+                         .workspace = 0,
+                         .workspace_bytes = 0,
+                         .start = 0,
+                         .stride = 1,
+                         .size = n,
+                         .index = me};
   uint64_t* words = global<uint64_t>(a.to);
   uint64_t wrong = 0, round = 1;
   for (; round <= a.rounds; ++round) {
     uint64_t* row = words + round % 2 * n;  // who has passed the barrier may write the other one
     for (uint32_t pe = group.lane(); pe < n; pe += group.lanes()) *shmem::ptr(a.world, row + me, pe) = round;
-    if (!shmem::barrier(group, a.world, state)) break;
+    if (!shmem::barrier(group, a.world, team)) break;
     for (uint32_t pe = group.lanes() - 1 - group.lane(); pe < n; pe += group.lanes())
       wrong += row[pe] != round;
   }

@@ -37,19 +37,19 @@ def test_shmem_stays_inside_its_memory(addresses_build: Sanitized, lanes: int) -
 
 MUTANTS = {
     "put_signal-stores-relaxed": (
-        "src/shmem/shmem_device.hpp",
-        "store_release<Scope::system>(ptr(",
-        "store_relaxed<Scope::system>(ptr(",
+        "src/shmem/shmem_signal.hpp",
+        "signal_op<Order::release>(",
+        "signal_op<Order::relaxed>(",
     ),
     "put_signal-without-sync": (
-        "src/shmem/shmem_device.hpp",
-        "  group.sync();\n  if (group.lane() == 0) store_release",
-        "  if (group.lane() == 0) store_release",
+        "src/shmem/shmem_signal.hpp",
+        "  group.sync();\n  if (group.lane() == 0) signal_op",
+        "  if (group.lane() == 0) signal_op",
     ),
     "waits-relaxed": (
-        "src/core/device/prelude.hpp",
-        "return wait_for<Order::acquire, S>(",
-        "return wait_for<Order::relaxed, S>(",
+        "src/shmem/shmem_wait.hpp",
+        "T(load_acquire<Scope::system>(",
+        "T(load_relaxed<Scope::system>(",
     ),
     "warp-broadcast-without-sync": (
         "src/core/device/collective.hpp",
@@ -62,17 +62,17 @@ MUTANTS = {
         "",
     ),
     "barrier-signals-relaxed": (
-        "src/transport/p2p/p2p.hpp",
-        "store_release<Scope::system>(peer_pointer",
-        "store_relaxed<Scope::system>(peer_pointer",
+        "src/shmem/shmem_team.hpp",
+        "signal_op<Order::release>(",
+        "signal_op<Order::relaxed>(",
     ),
     "barrier-signals-before-all-lanes-wrote": (
-        "src/shmem/shmem_device.hpp",
-        "  group.sync();  // all lanes have read the epoch, and their writes come before the signals\n",
+        "src/shmem/shmem_team.hpp",
+        "  group.sync();  // all lanes have read it, and their writes come before the signals\n",
         "",
     ),
     "barrier-left-before-all-lanes-waited": (
-        "src/shmem/signals.hpp",
+        "src/shmem/shmem_team.hpp",
         "return group.all(came);",
         "return came;",
     ),

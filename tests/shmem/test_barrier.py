@@ -30,7 +30,7 @@ def epochs(ranks: Ranks, rank: int) -> list[int]:
 
 
 def queue_barrier(ranks: Ranks, rank: int, warps: int = 1) -> None:
-    arguments = ranks.world(rank) + struct.pack("<Q", SIGNALS)
+    arguments = ranks.world(rank) + struct.pack("<QQQIIII", SIGNALS, 0, 0, 0, 1, ranks.size, rank)
     ranks.launch(rank, "shmem_barrier", "shmem_barrier", arguments, warps=warps)
 
 

@@ -3,7 +3,7 @@
 //
 // Who takes part in an operation, and what those lanes do together.
 //
-//   Thread{}  Warp{}  Block{flag}     a group: lane() lanes() sync() broadcast(bool) all(bool)
+//   Thread{}  Warp{}  Block{flag}     a group: lane() lanes() sync() broadcast(bool) broadcast_word all(bool)
 //   copy(group, to, from, bytes)      any size and alignment, as wide as the alignment allows
 //   warp_sum  warp_or  warp_prefix    over the lanes of a warp
 //
@@ -20,6 +20,7 @@ struct Thread {
   MORI_DEVICE static uint32_t lanes() { return 1; }
   MORI_DEVICE static void sync() {}
   MORI_DEVICE static bool broadcast(bool of_first) { return of_first; }
+  MORI_DEVICE static uint64_t broadcast_word(uint64_t of_first) { return of_first; }
   MORI_DEVICE static bool all(bool predicate) { return predicate; }
 };
 
@@ -32,6 +33,11 @@ struct Warp {
   /// Lane 0's argument.
   MORI_DEVICE static bool broadcast(bool of_first) {
     const bool value = (ballot(of_first) & 1u) != 0;
+    sync_warp();
+    return value;
+  }
+  MORI_DEVICE static uint64_t broadcast_word(uint64_t of_first) {
+    const uint64_t value = shuffle(of_first, 0);
     sync_warp();
     return value;
   }
@@ -55,6 +61,16 @@ struct Block {
     sync();
     const bool value = *flag != 0;
     sync();  // the flag may be written again
+    return value;
+  }
+  MORI_DEVICE uint64_t broadcast_word(uint64_t of_first) const {
+    uint64_t value = 0;
+    for (uint32_t shift = 0; shift < 64; shift += 32) {
+      if (lane() == 0) *flag = uint32_t(of_first >> shift);
+      sync();
+      value |= uint64_t(*flag) << shift;
+      sync();
+    }
     return value;
   }
   MORI_DEVICE bool all(bool predicate) const {

@@ -26,6 +26,7 @@ struct MoriCpuLane {
   uint32_t spins;  ///< rounds of a waiting loop before it should yield: 0 where other lanes share the thread
   unsigned char* shared;  ///< the block's shared memory, 16-byte aligned
   const MoriCpuOps* ops;
+  uint32_t fenced = 0;  ///< under ThreadSanitizer: this lane's relaxed stores are behind a fence
 };
 
 struct MoriCpuEntry {
@@ -47,6 +48,6 @@ struct MoriCpuObject {
 /// The kinds of warp_exchange. A shuffle adds the size of its value, so that lanes of unequal types are
 /// caught.
 inline constexpr uint32_t kMoriCpuSyncWarp = 1, kMoriCpuBallot = 2, kMoriCpuShuffle = 0x100;
-inline constexpr uint32_t kMoriCpuAbi = 1;
+inline constexpr uint32_t kMoriCpuAbi = 2;
 /// Name of the one exported function of a CPU code object: `MoriCpuObject mori_cpu_object()`.
 inline constexpr char kMoriCpuObjectSymbol[] = "mori_cpu_object";

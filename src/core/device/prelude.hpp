@@ -7,6 +7,7 @@
 //   mori kWarpSize  lane_id warp_id warps_per_block block_id grid_blocks global_warp grid_warps sync_warp
 //   sync_block  shuffle  ballot  any            by all lanes of the warp (block), never in divergent code
 //   load_/store_ relaxed, acquire, release <Scope>, fetch_add_*         ordered accesses of 4 and 8 bytes
+//   fence_acq_rel, fence_seq_cst <Scope>                     order without an access; SHMEM's fence and quiet
 //   wait_until(location, value, ...)                         bounded; false = the error word is set, leave
 //   store_tagged, wait_tagged                                a word that is its own signal
 //   warp_copy(to, from, bytes)                               16-byte aligned, by the whole warp
@@ -24,6 +25,8 @@
 namespace mori {
 enum class Order { relaxed, acquire, release, acq_rel };
 enum class Scope { block, device, system };
+/// What an atomic read-modify-write makes of a word.
+enum class Modify { exchange, bit_and, bit_or, bit_xor };
 }  // namespace mori
 
 #if defined(__CUDACC__) && !defined(__HIP__)
@@ -70,6 +73,16 @@ template <Scope S, class T>
 MORI_DEVICE T fetch_add_acq_rel(T* p, T value) {
   return atomic_fetch_add<Order::acq_rel, S>(p, value);
 }
+/// Words of 4 and 8 bytes. Orders: nothing.
+template <Modify M, Scope S, class T>
+MORI_DEVICE T fetch_modify_relaxed(T* p, T value) {
+  return atomic_fetch_modify<M, S>(p, value);
+}
+/// What was there; `desired` has taken its place if that is `expected`. Orders: nothing.
+template <Scope S, class T>
+MORI_DEVICE T compare_swap_relaxed(T* p, T expected, T desired) {
+  return atomic_compare_swap<S>(p, expected, desired);
+}
 
 MORI_DEVICE ErrorWord* error_word(const World& world) { return global<ErrorWord>(world.error); }
 
@@ -95,27 +108,38 @@ MORI_DEVICE_NOINLINE void fail(const World& world, Wait wait, Refusal refusal, u
   store_release<Scope::system>(&e->state, uint64_t(2));
 }
 
-/// Polls *location until ready(value) holds, with loads of the given order. Callers: one lane; any number of
-/// lanes may wait, each for its own location. `seen` is the last value loaded.
-/// Fails: false on the deadline (the error word then holds what, peer, expected and the value seen), or
-/// within some milliseconds when the context has failed already.
-template <Order O, Scope S, class Ready>
-MORI_DEVICE bool wait_for(const World& world, const uint64_t* location, Ready ready, uint64_t expected,
-                          Wait what, uint64_t peer, uint64_t& seen) {
-  seen = atomic_load<O, S>(location);
-  if (ready(seen)) return true;
+/// Calls ready() until it is true. Callers: one lane; any number of lanes may wait, each for its own.
+/// Fails: false on the deadline (the error word then holds what, peer, expected, and `seen` as ready() left
+/// it), or within some milliseconds when the context has failed already.
+template <class T, class Ready>
+MORI_DEVICE bool poll_until(const World& world, Ready ready, uint64_t expected, Wait what, uint64_t peer,
+                            const T& seen) {
+  if (ready()) return true;
   const uint64_t start = clock_ticks();
   for (uint32_t iteration = 0;; ++iteration) {
-    seen = atomic_load<O, S>(location);
-    if (ready(seen)) return true;
+    if (ready()) return true;
     pause(iteration);
     if ((iteration & 31u) != 31u) continue;
     if ((iteration & kFailureLookMask) == kFailureLookMask && failed(world)) return false;
     if (world.timeout_ticks != 0 && clock_ticks() - start > world.timeout_ticks) {
-      fail(world, what, Refusal::none, peer, expected, seen);
+      fail(world, what, Refusal::none, peer, expected, uint64_t(seen));
       return false;
     }
   }
+}
+
+/// Polls *location until ready(value) holds, with loads of the given order. `seen` is the last value loaded.
+/// Callers, fails: as poll_until.
+template <Order O, Scope S, class T, class Ready>
+MORI_DEVICE bool wait_for(const World& world, const T* location, Ready ready, uint64_t expected, Wait what,
+                          uint64_t peer, T& seen) {
+  return poll_until(
+      world,
+      [&] {
+        seen = atomic_load<O, S>(location);
+        return ready(seen);
+      },
+      expected, what, peer, seen);
 }
 
 /// Waits until *location >= value; signals only grow, so a late reader misses nothing.

@@ -122,23 +122,83 @@ inline constexpr int kOrder = O == Order::relaxed   ? __ATOMIC_RELAXED
                               : O == Order::acquire ? __ATOMIC_ACQUIRE
                               : O == Order::release ? __ATOMIC_RELEASE
                                                     : __ATOMIC_ACQ_REL;
+template <int O>
+struct OrderConstant {
+  static constexpr int value = O;
+};
 // Scopes do not exist on a CPU: every ordered access is system-wide.
 template <Order O, Scope S, class T>
 MORI_DEVICE T atomic_load(const T* p) {
   return __atomic_load_n(p, kOrder<O>);
 }
+// ThreadSanitizer does not see fences. Under it a fence marks its lane, whose relaxed stores are releases
+// from then on: what a fence means for stores, said in words that the sanitizer knows.
+#if defined(__SANITIZE_THREAD__)
+template <Order O>
+MORI_DEVICE bool releases() {
+  return O == Order::relaxed && current_lane->fenced != 0;
+}
+template <Scope S>
+MORI_DEVICE void fence_acq_rel() {
+  current_lane->fenced = 1;
+}
+template <Scope S>
+MORI_DEVICE void fence_seq_cst() {
+  current_lane->fenced = 1;
+}
+#else
+template <Order O>
+MORI_DEVICE bool releases() {
+  return false;
+}
+template <Scope S>
+MORI_DEVICE void fence_acq_rel() {
+  __atomic_thread_fence(__ATOMIC_ACQ_REL);
+}
+template <Scope S>
+MORI_DEVICE void fence_seq_cst() {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+#endif
 template <Order O, Scope S, class T>
 MORI_DEVICE void atomic_store(T* p, T value) {
+  if (releases<O>()) return __atomic_store_n(p, value, __ATOMIC_RELEASE);
   __atomic_store_n(p, value, kOrder<O>);
 }
 template <Order O, Scope S, class T>
 MORI_DEVICE T atomic_fetch_add(T* p, T value) {
+  if (releases<O>()) return __atomic_fetch_add(p, value, __ATOMIC_RELEASE);
   return __atomic_fetch_add(p, value, kOrder<O>);
+}
+template <Modify M, Scope S, class T>
+MORI_DEVICE T atomic_fetch_modify(T* p, T value) {
+  const auto modify = [&](auto order) {
+    if constexpr (M == Modify::exchange) {
+      return __atomic_exchange_n(p, value, decltype(order)::value);
+    } else if constexpr (M == Modify::bit_and) {
+      return __atomic_fetch_and(p, value, decltype(order)::value);
+    } else if constexpr (M == Modify::bit_or) {
+      return __atomic_fetch_or(p, value, decltype(order)::value);
+    } else {
+      return __atomic_fetch_xor(p, value, decltype(order)::value);
+    }
+  };
+  if (releases<Order::relaxed>()) return modify(OrderConstant<__ATOMIC_RELEASE>{});
+  return modify(OrderConstant<__ATOMIC_RELAXED>{});
+}
+template <Scope S, class T>
+MORI_DEVICE T atomic_compare_swap(T* p, T expected, T desired) {
+  const int order = releases<Order::relaxed>() ? __ATOMIC_RELEASE : __ATOMIC_RELAXED;
+  __atomic_compare_exchange_n(p, &expected, desired, false, order, __ATOMIC_RELAXED);
+  return expected;
 }
 template <Scope S, class T>
 MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
   return __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
+
+constexpr bool kHasPairStore = false;
+MORI_DEVICE void store_pair(uint64_t*, uint64_t, uint64_t) {}
 
 // A launch comes behind the previous one of its stream, on this rank's threads; for other ranks nothing
 // orders it.

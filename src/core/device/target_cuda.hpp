@@ -151,6 +151,90 @@ MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
   return swapped;
 }
 
+#define MORI_PTX_MODIFY_(operation, scope)                                  \
+  do {                                                                      \
+    if constexpr (sizeof(T) == 8) {                                         \
+      uint64_t r;                                                           \
+      asm volatile("atom.relaxed." scope "." operation ".b64 %0, [%1], %2;" \
+                   : "=l"(r)                                                \
+                   : "l"(p), "l"(uint64_t(value))                           \
+                   : "memory");                                             \
+      return T(r);                                                          \
+    } else {                                                                \
+      uint32_t r;                                                           \
+      asm volatile("atom.relaxed." scope "." operation ".b32 %0, [%1], %2;" \
+                   : "=r"(r)                                                \
+                   : "l"(p), "r"(uint32_t(value))                           \
+                   : "memory");                                             \
+      return T(r);                                                          \
+    }                                                                       \
+  } while (0)
+#define MORI_PTX_MODIFY_SCOPED_(operation) \
+  if constexpr (S == Scope::system)        \
+    MORI_PTX_MODIFY_(operation, "sys");    \
+  else if constexpr (S == Scope::device)   \
+    MORI_PTX_MODIFY_(operation, "gpu");    \
+  else                                     \
+    MORI_PTX_MODIFY_(operation, "cta")
+
+template <Modify M, Scope S, class T>
+MORI_DEVICE T atomic_fetch_modify(T* p, T value) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  if constexpr (M == Modify::exchange) {
+    MORI_PTX_MODIFY_SCOPED_("exch");
+  } else if constexpr (M == Modify::bit_and) {
+    MORI_PTX_MODIFY_SCOPED_("and");
+  } else if constexpr (M == Modify::bit_or) {
+    MORI_PTX_MODIFY_SCOPED_("or");
+  } else {
+    MORI_PTX_MODIFY_SCOPED_("xor");
+  }
+}
+template <Scope S, class T>
+MORI_DEVICE T atomic_compare_swap(T* p, T expected, T desired) {
+  static_assert((sizeof(T) == 4 || sizeof(T) == 8) && S == Scope::system, "the one scope the library needs");
+  if constexpr (sizeof(T) == 8) {
+    uint64_t r;
+    asm volatile("atom.relaxed.sys.cas.b64 %0, [%1], %2, %3;"
+                 : "=l"(r)
+                 : "l"(p), "l"(uint64_t(expected)), "l"(uint64_t(desired))
+                 : "memory");
+    return T(r);
+  } else {
+    uint32_t r;
+    asm volatile("atom.relaxed.sys.cas.b32 %0, [%1], %2, %3;"
+                 : "=r"(r)
+                 : "l"(p), "r"(uint32_t(expected)), "r"(uint32_t(desired))
+                 : "memory");
+    return T(r);
+  }
+}
+
+template <Scope S>
+MORI_DEVICE void fence_acq_rel() {
+  if constexpr (S == Scope::system) {
+    asm volatile("fence.acq_rel.sys;" ::: "memory");
+  } else {
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  }
+}
+template <Scope S>
+MORI_DEVICE void fence_seq_cst() {
+  if constexpr (S == Scope::system) {
+    asm volatile("fence.sc.sys;" ::: "memory");
+  } else {
+    asm volatile("fence.sc.gpu;" ::: "memory");
+  }
+}
+
+/// Both words become visible at once. `p`: 16-byte aligned.
+constexpr bool kHasPairStore = true;
+MORI_DEVICE void store_pair(uint64_t* p, uint64_t first, uint64_t second) {
+  asm volatile("st.relaxed.sys.global.v2.b64 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "l"(first),
+               "l"(second)
+               : "memory");
+}
+
 // When a kernel starts, everything that earlier kernels of its stream did is over.
 constexpr bool kStartIsOrdered = true;
 

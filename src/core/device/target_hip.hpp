@@ -133,6 +133,46 @@ MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
                                               kScope<S>);
 }
 
+template <Modify M, Scope S, class T>
+MORI_DEVICE T atomic_fetch_modify(T* p, T value) {
+  if constexpr (M == Modify::exchange) {
+    return __hip_atomic_exchange(p, value, __ATOMIC_RELAXED, kScope<S>);
+  } else if constexpr (M == Modify::bit_and) {
+    return __hip_atomic_fetch_and(p, value, __ATOMIC_RELAXED, kScope<S>);
+  } else if constexpr (M == Modify::bit_or) {
+    return __hip_atomic_fetch_or(p, value, __ATOMIC_RELAXED, kScope<S>);
+  } else {
+    return __hip_atomic_fetch_xor(p, value, __ATOMIC_RELAXED, kScope<S>);
+  }
+}
+template <Scope S, class T>
+MORI_DEVICE T atomic_compare_swap(T* p, T expected, T desired) {
+  __hip_atomic_compare_exchange_strong(p, &expected, desired, __ATOMIC_RELAXED, __ATOMIC_RELAXED, kScope<S>);
+  return expected;
+}
+
+template <Scope S>
+MORI_DEVICE void fence_acq_rel() {
+  release_fence<S>();
+  if constexpr (S == Scope::system) {
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "");
+  } else {
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "agent");
+  }
+}
+template <Scope S>
+MORI_DEVICE void fence_seq_cst() {
+  release_fence<S>();
+  if constexpr (S == Scope::system) {
+    __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "");
+  } else {
+    __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "agent");
+  }
+}
+
+constexpr bool kHasPairStore = false;  // two words in one store: not known to be seen at once
+MORI_DEVICE void store_pair(uint64_t*, uint64_t, uint64_t) {}
+
 // When a kernel starts, everything that earlier kernels of its stream did is over.
 constexpr bool kStartIsOrdered = true;
 

@@ -15,6 +15,8 @@ enum class Wait : uint64_t {
   barrier = 1,           ///< shmem: every rank enters the barrier
   signal = 2,            ///< shmem: a signal named by the caller
   grid = 3,              ///< the other blocks of this launch
+  value = 4,             ///< shmem: a variable named by the caller
+  team = 5,              ///< shmem: every member of a team enters a step of a collective
   dispatch_counts = 16,  ///< ep: a peer announces how many rows it will send
   dispatch_rows = 17,    ///< ep: a peer has written its rows
   combine_credit = 18,   ///< ep: a peer's combine buffer is free
@@ -30,6 +32,7 @@ enum class Refusal : uint64_t {
       3,  ///< ep: a top-k id is out of range: peer = this rank, expected = number of experts, seen = id
   expert_capacity =
       5,  ///< ep: more rows for an expert of `peer` than it has slots: expected = slots, seen = rows
+  unreachable = 6,  ///< shmem: no way leads to `peer`, or there is no such PE: expected = number of PEs
   stale =
       4,  ///< ep: a routing handle whose rows were overwritten: expected = its epoch, seen = the present one
 };

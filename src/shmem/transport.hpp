@@ -1,0 +1,59 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// Which way leads to a PE. Every SHMEM operation goes through reach(): today the one way is load and store;
+// another transport is another branch here.
+//
+//   Ctx                                  a context; made of a World where none is asked for
+//   ptr(ctx, mine, pe)                   `pe`'s copy of a symmetric object for loads and stores, or null
+//   reach(ctx, mine, pe, direct)         direct(that copy), or the error word says that there is no way
+#pragma once
+#include "src/core/device/collective.hpp"
+#include "src/shmem/team.hpp"
+#include "src/transport/p2p/p2p.hpp"
+
+namespace mori::shmem {
+inline namespace MORI_TARGET_NAMESPACE {
+
+using mori::Block;
+using mori::Thread;
+using mori::Warp;
+
+/// A context: its operations are ordered and completed apart from those of others. Passed by value or
+/// reference; a World is its default context.
+struct Ctx {
+  World world;
+  uint32_t queue;
+
+  MORI_DEVICE Ctx(const World& of, uint32_t queue_index = 0) : world(of), queue(queue_index) {}
+};
+
+MORI_DEVICE uint32_t my_pe(const Ctx& ctx) { return ctx.world.rank; }
+MORI_DEVICE uint32_t n_pes(const Ctx& ctx) { return ctx.world.world_size; }
+
+/// Where `pe`'s copy of a symmetric object is, for plain loads and stores; null where there is no direct path
+/// or no such PE. `mine`: in my heap. Callers: any lane.
+template <class T>
+[[nodiscard]] MORI_DEVICE T* ptr(const Ctx& ctx, T* mine, uint32_t pe) {
+  if (pe >= ctx.world.world_size) return nullptr;
+  const uint64_t* bases = global<const uint64_t>(ctx.world.bases);
+  const uint64_t theirs = bases[pe];
+  return theirs == 0 ? nullptr : global<T>(reinterpret_cast<uint64_t>(mine) - bases[ctx.world.rank] + theirs);
+}
+
+/// Refuses an operation. Callers: any lane; the first one's word stays.
+MORI_DEVICE_NOINLINE void refuse_unreachable(const World& world, uint32_t pe) {
+  fail(world, Wait::none, Refusal::unreachable, pe, world.world_size, 0);
+}
+
+template <class T, class Direct>
+MORI_DEVICE void reach(const Ctx& ctx, T* mine, uint32_t pe, const Direct& direct) {
+  if (T* theirs = ptr(ctx, mine, pe)) {
+    direct(theirs);
+  } else {
+    refuse_unreachable(ctx.world, pe);
+  }
+}
+
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori::shmem
