@@ -144,7 +144,7 @@ MORI_DEVICE void fence_acq_rel() {
 }
 template <Scope S>
 MORI_DEVICE void fence_seq_cst() {
-  current_lane->fenced = 1;
+  __atomic_exchange_n(&current_lane->fenced, 1u, __ATOMIC_SEQ_CST);  // and a full fence of the processor
 }
 #else
 template <Order O>

@@ -227,12 +227,16 @@ MORI_DEVICE void fence_seq_cst() {
   }
 }
 
-/// Both words become visible at once. `p`: 16-byte aligned.
+/// Both words become visible at once, which PTX promises of a 128-bit access, not of a vector. `p`: 16-byte
+/// aligned global memory.
 constexpr bool kHasPairStore = true;
 MORI_DEVICE void store_pair(uint64_t* p, uint64_t first, uint64_t second) {
-  asm volatile("st.relaxed.sys.global.v2.b64 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "l"(first),
-               "l"(second)
-               : "memory");
+  asm volatile(
+      "{ .reg .b128 pair;\n"
+      "mov.b128 pair, {%1, %2};\n"
+      "st.relaxed.sys.global.b128 [%0], pair; }" ::"l"(__cvta_generic_to_global(p)),
+      "l"(first), "l"(second)
+      : "memory");
 }
 
 // When a kernel starts, everything that earlier kernels of its stream did is over.
