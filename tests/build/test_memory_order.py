@@ -9,8 +9,10 @@ eyes: a release fewer is a flag that overtakes its payload. `tools/isa_check.py 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import isa_check
@@ -48,9 +50,20 @@ def test_amd_code_object(source: Path, arch: str, kernel_dir: Path) -> None:
     assert isa_check.findings(isa_check.check_file(path), EXPECTED) == []
 
 
-@pytest.mark.parametrize("source", UNITS, ids=unit_name)
-def test_nvidia_ptx(source: Path, nvcc: str, tmp_path: Path) -> None:
-    assert isa_check.findings(isa_check.check_file(to_ptx(nvcc, source, tmp_path)), EXPECTED) == []
+@pytest.fixture(scope="module")
+def ptx_of_units(nvcc: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Compiled side by side; largest first, so that none is left alone at the end."""
+    folder = tmp_path_factory.mktemp("ptx")
+    units = sorted(UNITS, key=lambda source: "dispatch" not in source.name)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        files = pool.map(lambda source: to_ptx(nvcc, source, folder), units)
+        return dict(zip(map(unit_name, units), files, strict=True))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("unit", map(unit_name, UNITS))
+def test_nvidia_ptx(unit: str, ptx_of_units: dict[str, Path]) -> None:
+    assert isa_check.findings(isa_check.check_file(ptx_of_units[unit]), EXPECTED) == []
 
 
 GOOD = {

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
 """Many calls in a row with other sizes and other bytes each, at ranks that come early or late; and epochs that have
-counted far. Every call is compared bit for bit. `pytest -m slow` runs the long one."""
+counted far. Every call is compared bit for bit. `pytest -m long` runs the long one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,12 @@ def test_300_pairs_with_delays(kind: str) -> None:
     assert run_ranks(soak, 4, CASES[kind], 300, 0.004, timeout=90) == [""] * 4
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_2000_pairs() -> None:
+    assert run_ranks(soak, 4, CASES["grouped"], 2000, 0.0005, timeout=390) == [""] * 4
+
+
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", CASES)
 def test_10000_pairs(kind: str) -> None:

@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,9 +51,8 @@ class Sanitized:
 
     def program(self, main: Path, extra: Sequence[Path] = ()) -> Path:
         """The executable of a main program with the CPU device and `extra` sources."""
-        objects = [self._object(RUNTIME / f"{name}.cpp", seen=False) for name in UNSEEN]
-        objects += [self._object(RUNTIME / f"{name}.cpp") for name in SEEN]
-        objects += [self._object(source) for source in (*extra, main)]
+        objects = self._objects([RUNTIME / f"{name}.cpp" for name in UNSEEN], seen=False)
+        objects += self._objects([*(RUNTIME / f"{name}.cpp" for name in SEEN), *extra, main])
         executable = self.folder / main.stem
         self._run([*SANITIZE[self.sanitizer], *map(str, objects), "-o", str(executable), "-pthread", "-ldl"])
         return executable
@@ -60,13 +60,17 @@ class Sanitized:
     def kernels(self, lanes: int, sources: Sequence[Path], flags: Sequence[str] = ()) -> Path:
         """A folder with the code object of the given kernels for warps of `lanes`."""
         flags = [*flags, f"-DMORI_CPU_WARP={lanes}"]
-        objects = [self._object(s, flags) for s in (*sources, ROOT / "src/core/device/cpu_object.cpp")]
+        objects = self._objects([*sources, ROOT / "src/core/device/cpu_object.cpp"], flags)
         key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:12]
         folder = self.folder / f"kernels-{key}"
         folder.mkdir(exist_ok=True)
         library = str(folder / f"cpu_w{lanes}.so")
         self._run([*SANITIZE[self.sanitizer], "-shared", *map(str, objects), "-o", library])
         return folder
+
+    def _objects(self, sources: Sequence[Path], extra: Sequence[str] = (), seen: bool = True) -> list[Path]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda source: self._object(source, extra, seen), sources))
 
     def _object(self, source: Path, extra: Sequence[str] = (), seen: bool = True) -> Path:
         flags = [*extra, *FLAGS]  # an -I of `extra` comes before the repository's

@@ -16,11 +16,9 @@ from sanitized import ROOT, Sanitized, mutated, run, run_until_raced
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 HERE = Path(__file__).parent
-EP_KERNELS = [
-    ROOT / "src/ops/ep/ep_dispatch.kernel.cpp",
-    *sorted((ROOT / "src/ops/ep").glob("ep_combine_*.kernel.cpp")),
-]
-EP_HOST = [ROOT / "src/ops/ep/dispatcher.cpp", ROOT / "src/ops/ep/combine_plan.cpp", ROOT / "src/core/context.cpp"]
+EP = ROOT / "src/ops/ep"
+EP_KERNELS = [EP / "ep_dispatch.kernel.cpp", *sorted(EP.glob("ep_combine_*.kernel.cpp"))]
+EP_HOST = [EP / "dispatcher.cpp", EP / "combine_plan.cpp", ROOT / "src/core/context.cpp"]
 
 
 class Shape(NamedTuple):
