@@ -61,7 +61,7 @@ def ptx_of_units(nvcc: str, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("unit", map(unit_name, UNITS))
+@pytest.mark.parametrize("unit", [unit_name(source) for source in UNITS])
 def test_nvidia_ptx(unit: str, ptx_of_units: dict[str, Path]) -> None:
     assert isa_check.findings(isa_check.check_file(ptx_of_units[unit]), EXPECTED) == []
 

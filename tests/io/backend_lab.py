@@ -37,7 +37,7 @@ HEADERS = [
     *(ROOT / "src/io").glob("*.hpp"),
     *(p for part in ("", "shm", "file") for p in (ROOT / "src/io/backends" / part).glob("*.hpp")),
 ]
-FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra", "-pthread", "-I", str(ROOT)]
+FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-pthread", "-I", str(ROOT)]
 SUCCESS, NOT_FOUND, TIMEOUT, CANCELLED, PEER_LOST, TRANSPORT, DENIED, IO = 0, 12, 16, 17, 18, 19, 20, 21
 CPU, GPU, FILE = 1, 2, 3
 
