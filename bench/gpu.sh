@@ -4,7 +4,7 @@
 #   bench/gpu.sh [RESULTS_DIR] [PYTEST_ARGUMENT...]
 #
 # Needs nvcc, a Python with torch for CUDA and the packages of the extras `test` and `bench`; no network. Logs and JSON
-# go to RESULTS_DIR (default: build/gpu). MORI_GPU_STEPS (default "test bench") chooses what is done after building: test, soak, bench, sweep.
+# go to RESULTS_DIR (default: build/gpu). MORI_GPU_STEPS (default "test bench") chooses what is done after building: test, soak, bench, sweep, shmem.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$(mkdir -p "${1:-build/gpu}" && cd "${1:-build/gpu}" && pwd)
@@ -56,6 +56,14 @@ if [[ " $steps " == *" bench "* ]]; then
     for tokens in 1 8 32 512 1024 2048; do measure "$tokens-fp8" --tokens "$tokens" --dtype fp8; done
     for blocks in 4 8 12 16 24 32 48 64 96; do measure "4096-fp8-$blocks-blocks" --tokens 4096 --dtype fp8 --blocks "$blocks"; done
   fi
+fi
+if [[ " $steps " == *" shmem "* ]]; then # operations inside kernels, on two GPUs or on one that is shared
+  gpus=$(python3 -c 'import torch; print(torch.cuda.device_count())')
+  peers=()
+  if ((gpus > 1)); then peers=(--peers nvshmem); fi
+  cd "$site/run"
+  python3 -m mori.cli bench shmem --device cuda --ranks 2 --iters 12 --timeout 200 --json "$out/shmem.json" \
+    --plot "$out/shmem.png" "${peers[@]}" 2>&1 | tee "$out/shmem.log" | tail -150 || status=1
 fi
 rm -rf "$site"
 exit $status

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The command `mori`: measure, look at the machine, find out what is missing.
 
-    mori bench ep --ranks 4 --tokens 128       mori bench io       mori topo       mori doctor       mori env
+    mori bench ep --ranks 4 --tokens 128    mori bench io    mori bench shmem    mori topo
+    mori doctor    mori env
 
 Exit codes: 0 all went well, 1 a wrong result or a rank that failed, 2 a bad argument, named in the message.
 What a command does is in the module it imports when it runs, so that `mori env` stays quick.
@@ -133,7 +134,7 @@ def bench_ep(
         settings = EpSettings(
             ranks=ranks, device=device.value, tokens=tokens, hidden=hidden, topk=topk, experts=experts,
             dtype=dtype.value, layout=layout.value, routing=routing, iters=iters, warmup=warmup, graph=graph,
-            peers=tuple(dict.fromkeys(peer.strip() for peer in peers.split(",") if peer.strip())),
+            peers=_words(peers),
             timeout_s=timeout, seed=seed, align=align, quantize=quantize, blocks=blocks, flush=flush,
             trace="" if trace is None else str(trace),
         )  # fmt: skip
@@ -224,18 +225,15 @@ def bench_io(
     from .bench.io_settings import parse_bytes
     from .errors import ConfigError
 
-    def words(text: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
     try:
         if serve:
             from .bench.io_serve import serve_targets
 
             return serve_targets(serve, said=typer.echo)
         settings = IoSettings(
-            backend=backend, ops=words(op), block_bytes=tuple(parse_bytes(size) for size in words(block_size)),
-            batch=tuple(_number("batch", count) for count in words(batch)), contiguous=contiguous, memory=memory,
-            peers=words(peers), iters=iters, warmup=warmup, host=host, folder=folder, seed=seed, timeout_s=timeout,
+            backend=backend, ops=_words(op), block_bytes=tuple(parse_bytes(size) for size in _words(block_size)),
+            batch=tuple(_number("batch", count) for count in _words(batch)), contiguous=contiguous, memory=memory,
+            peers=_words(peers), iters=iters, warmup=warmup, host=host, folder=folder, seed=seed, timeout_s=timeout,
             trace=str(trace or ""),
         )  # fmt: skip
         _check_files(json, plot, trace)
@@ -254,6 +252,92 @@ def bench_io(
         write_json(report, json)
     if plot is not None:
         io_report.draw(report, plot)
+
+
+@bench.command("shmem")
+def bench_shmem(
+    ranks: Annotated[int, typer.Option(help="Ranks to start, 2 to 64. put, get, p and atomics are between two.")] = 2,
+    device: Annotated[
+        Device, typer.Option(help="Where kernels run. With fewer GPUs than ranks, ranks share them.")
+    ] = Device.cpu,
+    op: Annotated[
+        str,
+        typer.Option(
+            metavar="put,get,...",
+            help="put, get, put_signal, p, atomic, barrier, sync, broadcast, fcollect, alltoall, reduce. Default: all.",
+            show_default=False,
+        ),
+    ] = "",
+    scope: Annotated[
+        str,
+        typer.Option(
+            metavar="thread,warp,block",
+            help="Who calls together. Default: all three; block on a CPU, where they are alike.",
+            show_default=False,
+        ),
+    ] = "",
+    blocks: Annotated[
+        str,
+        typer.Option(
+            metavar="N[,N]", help="Blocks that share a put or get. Default: 1,4,16,32; 1 on a CPU.", show_default=False
+        ),
+    ] = "",
+    sizes: Annotated[
+        str,
+        typer.Option(
+            metavar="BYTES[,BYTES]",
+            help="Of an operation, such as 8,64K,1M: multiples of 8. Default: 8,1K,64K,1M, on a GPU 8M too.",
+            show_default=False,
+        ),
+    ] = "",
+    transport: Annotated[str, typer.Option(metavar="p2p", help="What carries the bytes.")] = "p2p",
+    peers: Annotated[
+        str,
+        typer.Option(metavar="nvshmem", help="Measure these too (--device cuda, 2 ranks).", show_default=False),
+    ] = "",
+    iters: Annotated[int, typer.Option(help="Timed samples of each case, of many operations each.")] = 20,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report there.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw it there (needs matplotlib).", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the data.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 300.0,
+) -> None:
+    """Operations inside kernels: bandwidth, latency and rates beside their limits, verified before and after."""
+    from .bench import ShmemSettings, run_shmem
+    from .bench.io_settings import parse_bytes
+    from .bench.shmem_settings import OPS
+    from .errors import ConfigError
+
+    try:
+        settings = ShmemSettings(
+            ranks=ranks, device=device.value, ops=_words(op) if op else tuple(OPS), scopes=_words(scope),
+            blocks=tuple(_number("blocks", count) for count in _words(blocks)),
+            sizes=tuple(parse_bytes(size, name="sizes") for size in _words(sizes)), transport=transport,
+            peers=_words(peers), iters=iters, seed=seed, timeout_s=timeout,
+        )  # fmt: skip
+        _check_files(json, plot)
+    except ConfigError as error:
+        _refuse(error)
+    report = _run(lambda pulse: run_shmem(settings, pulse=pulse))
+    if report is None:
+        return
+    from .bench import shmem_report
+    from .bench.report import write_json
+
+    _show(report, shmem_report.shmem_table(report))
+    if json is not None:
+        write_json(report, json)
+    if plot is not None:
+        shmem_report.draw(report, plot)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The parts of "a,b,c", each once."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def _number(name: str, text: str) -> int:

@@ -16,5 +16,7 @@ from .io_settings import IoSettings
 from .launch import run_ep
 from .report import Report, Row
 from .settings import EpSettings
+from .shmem_run import run_shmem
+from .shmem_settings import ShmemSettings
 
-__all__ = ["EpSettings", "IoSettings", "Report", "Row", "run_ep", "run_io"]
+__all__ = ["EpSettings", "IoSettings", "Report", "Row", "ShmemSettings", "run_ep", "run_io", "run_shmem"]

@@ -37,11 +37,11 @@ _WORD = 8
 Offsets = NDArray[np.uint64]
 
 
-def parse_bytes(text: str) -> int:
-    """ "64K" -> 65536."""
+def parse_bytes(text: str, name: str = "block-size") -> int:
+    """ "64K" -> 65536. `name`: of the argument, for the refusal."""
     match = re.fullmatch(r"(\d+)([KMG]?)(I?B)?", text.strip().upper())
     if match is None:
-        raise ConfigError(f"block-size={text!r} is not a number of bytes such as 4096, 64K or 1M")
+        raise ConfigError(f"{name}={text!r} is not a number of bytes such as 4096, 64K or 1M")
     return int(match[1]) * _SUFFIXES[match[2]]
 
 

@@ -22,7 +22,7 @@ from .. import config
 from ..errors import ConfigError
 from . import peers, trace
 from .ep import OPS, Extra, Opener, RankResult, open_mori, run_rank
-from .machine import commit, machine, version
+from .machine import commit, gpu_count, machine, version
 from .report import Meta, Report, Row, build_row
 from .settings import EpSettings
 from .statistics import Spans, Traffic, gbps, slowest_us, summarise, traffic
@@ -41,7 +41,7 @@ def run_ep(settings: EpSettings, *, pulse: str = "", opener: Opener = open_mori,
     """
     make(settings)  # refuses a routing file that does not fit, before anything starts
     started = time.monotonic()
-    gpus = _gpu_count() if settings.device == "cuda" else 0
+    gpus = gpu_count() if settings.device == "cuda" else 0
     if settings.device == "cuda" and gpus == 0:
         raise ConfigError("device='cuda': torch finds no CUDA GPU here; `mori doctor` tells what is missing")
     if config.launched():
@@ -200,11 +200,3 @@ def _meta(
         limit=limit if has_limit else None,
         notes=notes,
     )
-
-
-def _gpu_count() -> int:
-    try:
-        import torch
-    except ImportError:
-        raise ConfigError("device='cuda': torch is not installed") from None
-    return int(torch.cuda.device_count())

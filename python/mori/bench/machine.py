@@ -10,7 +10,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit", "machine", "version"]
+from ..errors import ConfigError
+
+__all__ = ["commit", "gpu_count", "machine", "version"]
 
 
 def machine() -> str:
@@ -22,6 +24,15 @@ def version() -> str:
         return importlib.metadata.version("mori-comm")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def gpu_count() -> int:
+    """Of this host, as torch sees them; ConfigError without torch."""
+    try:
+        import torch
+    except ImportError:
+        raise ConfigError("device='cuda': torch is not installed") from None
+    return int(torch.cuda.device_count())
 
 
 def commit() -> str:

@@ -20,7 +20,8 @@ from typing import Any
 __all__ = ["PHASES", "Pulse", "draw"]
 
 PHASES = (
-    "starting ranks", "verifying", "dispatch and combine", "back to back", "round trip", "transfers", "peers", "done",
+    "starting ranks", "verifying", "dispatch and combine", "back to back", "round trip", "transfers", "cases",
+    "peers", "done",
 )  # fmt: skip
 _FIELDS = struct.Struct("<III")  # phase, steps done, steps to do
 

@@ -36,6 +36,8 @@ class Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_onl
     dtype: str | None = None
     tokens: int | None = None  # per rank
     hidden: int | None = None
+    bytes: int | None = None  # of one operation inside a kernel
+    scope: str | None = None  # who calls it together: thread, warp, block
     block_bytes: int | None = None
     batch: int | None = None  # blocks of a transfer
     blocks: str | None = None  # random or contiguous
@@ -45,7 +47,9 @@ class Row(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, kw_onl
     layout: str | None = None  # of received rows
     window: str | None = None  # single: one call between two marks; steady: a share of many calls in one window
     limit_gbps: float | None = None
+    limit_us: float | None = None  # of one operation, where that says more than GB/s
     ratio: float | None = None
+    million_per_s: float | None = None  # operations of all lanes together
     sms: int | None = None
     graph: bool | None = None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-__all__ = ["FORMATS", "MAX_RANKS", "MAX_TOPK", "RECORDED", "EpSettings", "Format"]
+__all__ = ["DEVICES", "FORMATS", "MAX_RANKS", "MAX_TOPK", "RECORDED", "EpSettings", "Format", "one_of", "within"]
 
 MAX_RANKS = 64
 MAX_TOPK = 32
@@ -88,20 +88,20 @@ class EpSettings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _within("ranks", self.ranks, 1, MAX_RANKS)
-        _within("tokens", self.tokens, 1, 1 << 24)
-        _within("hidden", self.hidden, 1, 1 << 20)
-        _within("experts", self.experts, 1, 1 << 15)
-        _within("topk", self.topk, 1, MAX_TOPK)
-        _within("iters", self.iters, 1, 1_000_000)
-        _within("warmup", self.warmup, 0, 1_000_000)
-        _one_of("device", self.device, DEVICES)
-        _one_of("dtype", self.dtype, tuple(FORMATS))
-        _one_of("layout", self.layout, LAYOUTS)
-        _within("align", self.align, 1, 1 << 16)
-        _within("blocks", self.blocks, 0, 512)
+        within("ranks", self.ranks, 1, MAX_RANKS)
+        within("tokens", self.tokens, 1, 1 << 24)
+        within("hidden", self.hidden, 1, 1 << 20)
+        within("experts", self.experts, 1, 1 << 15)
+        within("topk", self.topk, 1, MAX_TOPK)
+        within("iters", self.iters, 1, 1_000_000)
+        within("warmup", self.warmup, 0, 1_000_000)
+        one_of("device", self.device, DEVICES)
+        one_of("dtype", self.dtype, tuple(FORMATS))
+        one_of("layout", self.layout, LAYOUTS)
+        within("align", self.align, 1, 1 << 16)
+        within("blocks", self.blocks, 0, 512)
         for peer in self.peers:
-            _one_of("peers", peer, PEERS)
+            one_of("peers", peer, PEERS)
         self._check_quantize()
         if self.align != 1 and self.layout == "rank":
             raise ConfigError(f"align={self.align} belongs to layout expert or grouped, not rank")
@@ -132,7 +132,7 @@ class EpSettings:
             return
         from ..ep._recipe import RECIPES
 
-        _one_of("quantize", self.quantize, tuple(RECIPES))
+        one_of("quantize", self.quantize, tuple(RECIPES))
         if self.format.scale_block:
             raise ConfigError(f"quantize={self.quantize!r} with dtype={self.dtype!r}: narrowed are bf16, fp16 and fp32")
         group = RECIPES[self.quantize].group
@@ -179,11 +179,11 @@ class EpSettings:
         return Path(self.routing) if self.routing else RECORDED
 
 
-def _within(name: str, value: int, low: int, high: int) -> None:
+def within(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name}={value} is outside {low} to {high}")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}")
