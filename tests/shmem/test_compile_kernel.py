@@ -8,6 +8,7 @@ import concurrent.futures
 import ctypes
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -230,7 +231,7 @@ def test_shapes_that_no_device_has(source: Path, cpu: Any, shape: dict[str, int]
 def test_a_code_object_for_other_lanes(source: Path, cpu: Any) -> None:
     wide = _core.open_device("cpu", 0, cpu_lanes=32)
     path = mori.compile_kernel(source, device=wide).path
-    with pytest.raises(ConfigError, match="lanes=32; this library needs interface 1, lanes=1"):
+    with pytest.raises(ConfigError, match=r"lanes=32; this library needs interface \d+, lanes=1"):
         cpu.function_of(str(path), "add")
 
 
@@ -238,7 +239,7 @@ def test_a_code_object_of_another_interface(source: Path, cpu: Any, monkeypatch:
     headers = source.parent / "include"
     shutil.copytree(mori.include_dir(), headers)
     abi = headers / "src/core/device/cpu_abi.hpp"
-    abi.write_text(abi.read_text().replace("kMoriCpuAbi = 1", "kMoriCpuAbi = 77"))
+    abi.write_text(re.sub(r"kMoriCpuAbi = \d+", "kMoriCpuAbi = 77", abi.read_text()))
     monkeypatch.setattr("mori.compiler.include_dir", lambda: headers)
     module = mori.compile_kernel(source, device=cpu)
     with pytest.raises(ConfigError, match="built for interface 77"):
