@@ -208,7 +208,8 @@ void fuzz_inlet(Fuzz& fuzz, Memory& memory, tcp::Loop& loop, tcp::Counters& coun
   stream.fd.reset(pair[1]);
   const MacKey key{9, 9};
   stream.receive_key = key;
-  auto inlet = std::make_shared<tcp::Inlet>(memory, std::move(stream), loop, counters, "fuzz", 1);
+  static Staging no_gpus;
+  auto inlet = std::make_shared<tcp::Inlet>(memory, std::move(stream), loop, no_gpus, counters, "fuzz", 1);
   inlet->enter(inlet);
   uint64_t expected = 0;
   bool good = true;

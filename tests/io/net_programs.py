@@ -31,10 +31,12 @@ SOURCES = {
         *sorted((IO / "backends/tcp").glob("*.cpp")),
         IO / "backends/backend_options.cpp",
         ROOT / "tests/io/tcp_table.cpp",
+        ROOT / "tests/io/no_staging.cpp",
     ],
     "fuzz_main": [
         *sorted((IO / "control").glob("*.cpp")),
         *(IO / f"backends/tcp/{name}.cpp" for name in ("frames", "inlet", "loop")),
+        ROOT / "tests/io/no_staging.cpp",
     ],
     "engine_main": [
         *sorted(IO.glob("*.cpp")),

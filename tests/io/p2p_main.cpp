@@ -20,10 +20,12 @@
 #include <vector>
 
 #include "src/io/backends/p2p/p2p.hpp"
+#include "src/io/backends/p2p/p2p_worker.hpp"
 
 using namespace mori;
 using namespace mori::io;
 using core::Kind;
+using p2p::CopyGrid, p2p::plan_grid, p2p::share_out;
 
 namespace {
 
@@ -242,6 +244,38 @@ void check_pair(Lab& lab, const Region& a, const Region& b, const char* name) {
   lab.backend->revoke(*way);
 }
 
+/// What the host tells the kernel: every chunk once, in order, the same number for each block but for one.
+void shares(Lab&) {
+  std::mt19937 random(5);
+  for (int round = 0; round < 400; ++round) {
+    std::vector<IoCopyPiece> pieces(1 + random() % 200);
+    uint64_t bytes = 0;
+    for (IoCopyPiece& piece : pieces) bytes += piece.bytes = 1 + random() % (1u << (random() % 22));
+    const CopyGrid grid = plan_grid(pieces, bytes, 1 + random() % 140, 1 + random() % 8);
+    std::vector<IoCopyShare> found(grid.blocks);
+    share_out(pieces, grid, found.data());
+    uint64_t piece = 0, chunk = 0, all = 0;
+    for (const IoCopyShare& share : found) {
+      expect(share.chunks == 0 || (share.piece == piece && share.chunk == chunk),
+             "a share begins where the last ended");
+      expect(share.chunks + 1 >= grid.chunks / grid.blocks && share.chunks <= grid.chunks / grid.blocks + 1,
+             "even shares");
+      all += share.chunks;
+      for (uint64_t left = share.chunks; left > 0; --left) {
+        if (++chunk << grid.shift >= pieces[piece].bytes) ++piece, chunk = 0;
+      }
+    }
+    expect(piece == pieces.size() && chunk == 0 && all == grid.chunks, "all chunks are shared out");
+  }
+  const P2pOptions options;
+  expect(p2p::by_kernel(options, 1, 4096, true) && !p2p::by_kernel(options, 1, 1 << 20, true), "one segment");
+  expect(p2p::by_kernel(options, 256, 256ull << 20, true) && !p2p::by_kernel(options, 4, 64ull << 20, true),
+         "several");
+  expect(p2p::by_kernel(options, 1000, 1000ull << 16, false) &&
+             !p2p::by_kernel(options, 256, 256ull << 20, false),
+         "several, host memory");
+}
+
 void one_process(Lab& lab) {
   constexpr uint64_t kBytes = 12 << 20;
   const Region a = lab.on_gpu(0, kBytes), b = lab.on_gpu(1, kBytes), c = lab.on_gpu(0, kBytes);
@@ -250,6 +284,12 @@ void one_process(Lab& lab) {
   check_pair(lab, a, c, "one gpu");
   check_pair(lab, a, h, "gpu and host");
   check_pair(lab, h, b, "host and gpu");
+}
+
+/// The same where kernels write the mark themselves.
+void marks(Lab& lab) {
+  lab.backend = p2p::make_p2p({.kind = lab.kind, .kernel_dir = lab.kernel_dir, .kernel_marks = true});
+  one_process(lab);
 }
 
 /// The owner is another process, forked before any driver starts.
@@ -421,6 +461,7 @@ void crowd(Lab& lab) {
 
 /// A GPU that refuses a copy in the middle of a job: an outcome that another route can finish.
 void broken(Lab& lab) {
+  lab.backend = p2p::make_p2p({.kind = lab.kind, .kernel_dir = lab.kernel_dir, .kernel_below_bytes = 0});
   const Region a = lab.on_gpu(0, 4 << 20), b = lab.on_gpu(1, 4 << 20);
   TestPeer self(::getpid(), true);
   const auto way = route(lab, self, a, b, lab.backend->attach(b).value());
@@ -452,17 +493,20 @@ void time_pair(Lab& lab, const Region& a, const Region& b, const char* name) {
   std::mt19937 random(1);
   for (const Op op : {Op::write, Op::read}) {
     for (const auto& [size, count] : std::vector<std::pair<uint64_t, uint64_t>>{{4096, 1},
+                                                                                {65536, 1},
+                                                                                {1 << 20, 1},
                                                                                 {4096, 32},
                                                                                 {4096, 1000},
                                                                                 {16384, 1000},
                                                                                 {65536, 1000},
                                                                                 {262144, 1000},
-                                                                                {1 << 20, 500},
+                                                                                {1 << 20, 256},
                                                                                 {4 << 20, 100},
+                                                                                {16 << 20, 16},
                                                                                 {512 << 20, 1}}) {
       const uint64_t pool = std::max<uint64_t>(count, std::min<uint64_t>(2 * count, a.bytes / size));
       std::vector<double> us;
-      for (int round = 0; round < 30; ++round) {
+      for (int round = 0; round < 20; ++round) {
         std::vector<uint64_t> here(pool), there(pool);
         for (uint64_t i = 0; i < pool; ++i) here[i] = there[i] = i;
         std::shuffle(here.begin(), here.end(), random);
@@ -476,33 +520,39 @@ void time_pair(Lab& lab, const Region& a, const Region& b, const char* name) {
       std::sort(us.begin(), us.end());
       std::printf("%-18s %-5s %6llu x %8llu  median %9.1f us  p90 %9.1f  %7.1f GB/s\n", name,
                   op == Op::write ? "write" : "read", (unsigned long long)count, (unsigned long long)size,
-                  us[15], us[27], double(size * count) / us[15] / 1e3);
+                  us[10], us[18], double(size * count) / us[10] / 1e3);
     }
   }
   lab.backend->revoke(*way);
 }
 
+/// Kernel and copy engines over sizes and counts, kernels of several widths with either mark: where the
+/// thresholds of P2pOptions come from.
 void time_all(Lab& lab) {
   constexpr uint64_t kBytes = 600 << 20;
+  constexpr uint64_t kAll = uint64_t(1) << 40;
   const Region a = lab.on_gpu(0, kBytes), b = lab.on_gpu(1, kBytes), h = lab.on_host(kBytes);
-  for (const uint64_t below : {uint64_t(1) << 30, uint64_t(0)}) {
-    for (const uint32_t grid : {64u, 32u, 16u, 132u}) {
-      if (below == 0 && grid != 64) continue;
-      lab.backend = p2p::make_p2p({.kind = lab.kind,
-                                   .kernel_dir = lab.kernel_dir,
-                                   .blocks = grid,
-                                   .kernel_below_bytes = below,
-                                   .host_kernel_below_bytes = below});
-      std::printf("--- %s, %u blocks\n", below == 0 ? "copy engines" : "kernel", grid);
-      time_pair(lab, a, b, "gpu 0 and gpu 1");
-      if (grid == 64) time_pair(lab, a, h, "gpu and host");
-    }
-  }
+  const auto with = [&](uint64_t below, uint32_t blocks, bool marks) {
+    lab.backend = p2p::make_p2p({.kind = lab.kind,
+                                 .kernel_dir = lab.kernel_dir,
+                                 .blocks = blocks,
+                                 .kernel_below_bytes = below,
+                                 .host_kernel_below_bytes = below,
+                                 .single_kernel_below_bytes = below,
+                                 .kernel_marks = marks});
+    std::printf("--- %s, %u blocks, %s\n", below == 0 ? "copy engines" : "kernel", blocks,
+                marks ? "marks by the kernel" : "events");
+    time_pair(lab, a, b, "gpu 0 and gpu 1");
+    if (blocks != 132) time_pair(lab, a, h, "gpu and host");
+  };
+  for (const uint32_t blocks : {16u, 32u, 64u, 132u}) with(kAll, blocks, true);
+  with(kAll, 64, false);
+  with(0, 64, false);
 }
 
 const std::map<std::string, std::function<void(Lab&)>> kScenarios = {
-    {"one_process", one_process}, {"cancel", cancel}, {"revoked", revoked}, {"crowd", crowd},
-    {"broken", broken},           {"time", time_all}};
+    {"one_process", one_process}, {"marks", marks}, {"shares", shares}, {"cancel", cancel},
+    {"revoked", revoked},         {"crowd", crowd}, {"broken", broken}, {"time", time_all}};
 
 }  // namespace
 

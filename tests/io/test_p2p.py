@@ -72,7 +72,7 @@ def test_without_races(races: Path, fake_gpus: Path, scenario: str) -> None:
     run(races, "hip", fake_gpus, scenario, LD_LIBRARY_PATH=str(fake_gpus), **late)
 
 
-@pytest.mark.parametrize("scenario", ["one_process", "two_processes"])
+@pytest.mark.parametrize("scenario", ["one_process", "two_processes", "marks", "shares"])
 def test_every_byte(addresses: Path, fake_gpus: Path, scenario: str) -> None:
     run(addresses, "hip", fake_gpus, scenario, LD_LIBRARY_PATH=str(fake_gpus))
 

@@ -34,13 +34,11 @@ CopyQueue::CopyQueue(std::shared_ptr<Device> device) : device_(std::move(device)
   if (on == nullptr) return;
   stream_ = device_->create_stream();
   try {
-    if (on->driver().write_value != nullptr) {
-      word_ = device_->allocate_host(64);
-    } else {
-      const Current current = on->activate();
-      check(*on, on->driver().event_create(&event_, kWithoutTiming), "creating an event");
-    }
+    if (on->driver().stream_query != nullptr) word_ = device_->allocate_host(64);
+    const Current current = on->activate();
+    check(*on, on->driver().event_create(&event_, kWithoutTiming), "creating an event");
   } catch (...) {
+    if (word_.host != nullptr) device_->free_host(word_);
     device_->destroy_stream(stream_);
     throw;
   }
@@ -73,23 +71,28 @@ void CopyQueue::mark() {
   GpuDevice* const on = gpu(*device_);
   if (on == nullptr) return;
   const Current current = on->activate();
-  const GpuDriver& driver = on->driver();
-  if (event_ != 0) return check(*on, driver.event_record(event_, stream_), "recording an event");
-  check(*on, driver.write_value(stream_, word_.device, ++marks_, 0), "queueing a mark");
+  check(*on, on->driver().event_record(event_, stream_), "recording an event");
+  by_kernel_ = false;
+}
+
+std::optional<CopyQueue::Word> CopyQueue::marked_by_kernel() {
+  if (word_.host == nullptr) return std::nullopt;
+  by_kernel_ = true;
   marked_ = std::chrono::steady_clock::now();
+  return Word{word_.device, ++marks_};
 }
 
 bool CopyQueue::reached() {
   GpuDevice* const on = gpu(*device_);
   if (on == nullptr) return true;
-  if (event_ == 0) {
-    if (__atomic_load_n(static_cast<uint32_t*>(word_.host), __ATOMIC_ACQUIRE) == marks_) return true;
-    // A stream that failed writes no word: now and then the driver is asked.
+  if (by_kernel_) {
+    if (__atomic_load_n(static_cast<uint64_t*>(word_.host), __ATOMIC_ACQUIRE) == marks_) return true;
+    // A kernel that failed writes no word: now and then the driver is asked.
     if (std::chrono::steady_clock::now() - marked_ < kAskDriverAfter) return false;
   }
   const Current current = on->activate();
   const GpuDriver& driver = on->driver();
-  const Status status = event_ != 0 ? driver.event_query(event_) : driver.stream_query(stream_);
+  const Status status = by_kernel_ ? driver.stream_query(stream_) : driver.event_query(event_);
   if (status == kNotReady) {
     driver.forget_error();
     marked_ = std::chrono::steady_clock::now();

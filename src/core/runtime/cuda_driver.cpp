@@ -151,7 +151,7 @@ std::string load(GpuDriver& d) {
   symbols.need(d.event_destroy, "cuEventDestroy_v2");
   symbols.need(d.event_record, "cuEventRecord");
   symbols.need(d.event_query, "cuEventQuery");
-  if (symbols.want(d.write_value, "cuStreamWriteValue32_v2")) symbols.need(d.stream_query, "cuStreamQuery");
+  symbols.need(d.stream_query, "cuStreamQuery");
   symbols.need(d.malloc, "cuMemAlloc_v2");
   symbols.need(d.malloc_shared, "cuMemAlloc_v2");
   symbols.need(d.free, "cuMemFree_v2");

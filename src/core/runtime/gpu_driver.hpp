@@ -101,9 +101,7 @@ struct GpuDriver {
   Status (*event_destroy)(uint64_t event);
   Status (*event_record)(uint64_t event, uint64_t stream);
   Status (*event_query)(uint64_t event);  ///< kNotReady while work in front of it runs
-  /// Writes a word behind what is queued, after a system-wide fence. With stream_query; null as a pair where
-  /// an event is to be preferred.
-  Status (*write_value)(uint64_t stream, uint64_t address, uint32_t value, unsigned flags);
+  /// kNotReady while work runs. Null: kernels cannot mark their own end (CopyQueue::marked_by_kernel()).
   Status (*stream_query)(uint64_t stream);
 
   Status (*malloc)(uint64_t* address, size_t bytes);

@@ -176,6 +176,7 @@ std::string load(GpuDriver& d) {
   symbols.need(d.event_destroy, "hipEventDestroy");
   symbols.need(d.event_record, "hipEventRecord");
   symbols.need(d.event_query, "hipEventQuery");
+  symbols.want(d.stream_query, "hipStreamQuery");
   symbols.need(d.malloc, "hipMalloc");
   symbols.need(d.free, "hipFree");
   symbols.need(d.memset, "hipMemset");

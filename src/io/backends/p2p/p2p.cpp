@@ -21,6 +21,7 @@
 #include "src/core/runtime/gpu_device.hpp"
 #include "src/io/backends/p2p/p2p_memory.hpp"
 #include "src/io/backends/p2p/p2p_worker.hpp"
+#include "src/io/threads.hpp"
 
 namespace mori::io {
 namespace {
@@ -99,7 +100,7 @@ class P2pBackend final : public Backend {
         carry->next_look = carry->submitted + kSpin;
         wake = thread_wakes_ > carry->submitted + kMayBeLate;
         carries_.push_back(std::move(carry));
-        if (!thread_.joinable()) thread_ = std::thread([this] { look_after_jobs(); });
+        if (!thread_.joinable()) thread_ = start_thread("mori-io-p2p", [this] { look_after_jobs(); });
       }
     }
     if (carry != nullptr) return refuse(*job, StatusCode::err_not_found, "the memory is going away", false);
@@ -189,8 +190,6 @@ class P2pBackend final : public Backend {
     const Region& local = job->local();
     const auto device = executor(local, route);
     const bool local_gpu = local.location == Location::gpu;
-    const uint64_t below =
-        local_gpu && route.on_gpu() ? options_.kernel_below_bytes : options_.host_kernel_below_bytes;
     std::shared_ptr<Pin> pin;
     if (!local_gpu) {
       const std::lock_guard lock(pinned_mutex_);
@@ -200,9 +199,9 @@ class P2pBackend final : public Backend {
     }
     const uint64_t there = route.address(device, pins_);
     const uint64_t here = pin == nullptr ? local.address : pin->on_gpu(local.address);
-    // One segment gains nothing from a kernel: a copy engine takes no processors from whatever computes.
-    const bool by_kernel = job->segments().size() > 1 && job->bytes() / job->segments().size() < below;
-    auto carry = std::make_unique<Carry>(job, worker(device), here, there, by_kernel);
+    const bool kernel =
+        by_kernel(options_, job->segments().size(), job->bytes(), local_gpu && route.on_gpu());
+    auto carry = std::make_unique<Carry>(job, worker(device), here, there, kernel);
     carry->pin = std::move(pin);
     return carry;
   }
@@ -305,6 +304,11 @@ class P2pBackend final : public Backend {
 
 }  // namespace
 
+bool p2p::by_kernel(const P2pOptions& options, uint64_t segments, uint64_t bytes, bool both_gpu) {
+  if (segments == 1) return bytes < options.single_kernel_below_bytes;
+  return bytes / segments < (both_gpu ? options.kernel_below_bytes : options.host_kernel_below_bytes);
+}
+
 std::unique_ptr<Backend> p2p::make_p2p(P2pOptions options) {
   return std::make_unique<P2pBackend>(std::move(options));
 }
@@ -317,10 +321,14 @@ std::unique_ptr<Backend> p2p::make_backend(Host&, const BackendOptions& options)
   if (!kind.empty() && !p2p.kind) throw core::ConfigError("kind='" + kind + "' is not one of cuda, hip");
   p2p.kernel_dir = options.text("kernel_dir", "");
   p2p.blocks = uint32_t(options.integer("blocks", p2p.blocks, 1, 65535));
-  p2p.kernel_below_bytes =
-      uint64_t(options.integer("kernel_below_bytes", int64_t(p2p.kernel_below_bytes), 0, INT64_MAX));
-  p2p.host_kernel_below_bytes = uint64_t(
-      options.integer("host_kernel_below_bytes", int64_t(p2p.host_kernel_below_bytes), 0, INT64_MAX));
+  const auto bytes = [&](const char* option, uint64_t& field) {
+    field = uint64_t(options.integer(option, int64_t(field), 0, INT64_MAX));
+  };
+  bytes("kernel_below_bytes", p2p.kernel_below_bytes);
+  bytes("host_kernel_below_bytes", p2p.host_kernel_below_bytes);
+  bytes("single_kernel_below_bytes", p2p.single_kernel_below_bytes);
+  const int64_t marks = options.integer("kernel_marks", -1, -1, 1);
+  if (marks >= 0) p2p.kernel_marks = marks == 1;
   return make_p2p(std::move(p2p));
 }
 

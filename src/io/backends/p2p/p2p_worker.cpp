@@ -7,27 +7,64 @@
 
 namespace mori::io::p2p {
 
-Worker::Worker(std::shared_ptr<core::Device> device, const P2pOptions& options)
-    : device_(std::move(device)), blocks_(std::max(1u, options.blocks)) {
-  try {
-    kernel_ = &device_->function("io_copy", "io_copy", sizeof(IoCopyArgs));
-  } catch (const core::Error&) {  // built without this GPU's compiler: copy engines do it alone
+namespace {
+
+constexpr uint32_t kMostShift = 14, kLeastShift = 12;
+constexpr uint64_t kWordBytes = 64;  ///< between the lanes' arrival words
+
+uint64_t chunks_of(uint64_t bytes, uint32_t shift) { return (bytes + (uint64_t(1) << shift) - 1) >> shift; }
+
+}  // namespace
+
+CopyGrid plan_grid(std::span<const IoCopyPiece> pieces, uint64_t bytes, uint32_t blocks, uint32_t warps) {
+  CopyGrid grid{.blocks = 1, .warps = 1, .shift = kMostShift, .chunks = 0};
+  // Two rounds of all warps at least, so that the last ones do not work alone for long.
+  while (grid.shift > kLeastShift && bytes >> grid.shift < 2ull * blocks * warps) --grid.shift;
+  for (const IoCopyPiece& piece : pieces) grid.chunks += chunks_of(piece.bytes, grid.shift);
+  grid.warps = uint32_t(std::clamp<uint64_t>(grid.chunks, 1, warps));
+  grid.blocks = uint32_t(std::clamp<uint64_t>((grid.chunks + grid.warps - 1) / grid.warps, 1, blocks));
+  return grid;
+}
+
+void share_out(std::span<const IoCopyPiece> pieces, const CopyGrid& grid, IoCopyShare* shares) {
+  uint64_t passed = 0;  // chunks of the pieces in front of `piece`
+  size_t piece = 0;
+  for (uint32_t block = 0; block < grid.blocks; ++block) {
+    const uint64_t first = grid.chunks * block / grid.blocks, last = grid.chunks * (block + 1) / grid.blocks;
+    for (; piece < pieces.size(); ++piece) {
+      const uint64_t own = chunks_of(pieces[piece].bytes, grid.shift);
+      if (passed + own > first) break;
+      passed += own;
+    }
+    shares[block] = {piece, first - passed, last - first};
   }
 }
 
+Worker::Worker(std::shared_ptr<core::Device> device, const P2pOptions& options)
+    : device_(std::move(device)),
+      blocks_(std::max(1u, options.blocks)),
+      kernel_marks_(options.kernel_marks.value_or(device_->kind() == core::Kind::cuda)) {
+  try {
+    kernel_ = &device_->function("io_copy", "io_copy", sizeof(IoCopyArgs));
+  } catch (const core::Error&) {  // built without this GPU's compiler: copy engines do it alone
+    return;
+  }
+  if (kernel_marks_) arrivals_ = device_->allocate(kMaxLanes * kWordBytes);
+}
+
 Worker::~Worker() {
-  for (const std::unique_ptr<Lane>& lane : lanes_) {
-    try {
-      device_->free_host(lane->table);
-    } catch (...) {  // a device that failed cannot be tidied up; the process's end does it
-    }
+  try {
+    for (const std::unique_ptr<Lane>& lane : lanes_) device_->free_host(lane->table);
+    if (arrivals_ != 0) device_->free(arrivals_);
+  } catch (...) {  // a device that failed cannot be tidied up; the process's end does it
   }
 }
 
 Lane* Worker::take() {
   if (free_.empty()) {
     if (lanes_.size() == kMaxLanes) return nullptr;
-    lanes_.push_back(std::make_unique<Lane>(device_));
+    const uint64_t word = arrivals_ == 0 ? 0 : arrivals_ + lanes_.size() * kWordBytes;
+    lanes_.push_back(std::make_unique<Lane>(device_, blocks_, word));
     return lanes_.back().get();
   }
   Lane* const lane = free_.back();
@@ -35,23 +72,34 @@ Lane* Worker::take() {
   return lane;
 }
 
-void Worker::queue_pieces(Lane& lane, uint32_t count, Counters& counters) {
-  const auto* pieces = static_cast<const IoCopyPiece*>(lane.table.host);
+void Worker::queue_pieces(Lane& lane, uint32_t count, uint64_t bytes, Counters& counters) {
+  const std::span<const IoCopyPiece> pieces(lane.pieces(), count);
   if (kernel_ == nullptr) {
-    for (uint32_t i = 0; i < count; ++i) {
-      queue_copy(lane, pieces[i].to, pieces[i].from, pieces[i].bytes, counters);
-    }
-    return;
+    for (const IoCopyPiece& piece : pieces) queue_copy(lane, piece.to, piece.from, piece.bytes, counters);
+    return lane.queue.mark();
   }
-  IoCopyArgs args{.pieces = lane.table.device, .count = count, .inlined = {}};
-  if (count <= kIoCopyInline) std::copy_n(pieces, count, args.inlined);
-  const uint32_t warps = std::max(1u, kWarpThreads / device_->properties().warp_size);
-  // One warp in a block while there are blocks: pieces then spread over processors.
-  const uint32_t blocks = std::min(count, blocks_);
-  const uint32_t per_block = std::min(warps, (count + blocks - 1) / blocks);
-  const uint32_t tile = count <= kIoCopyInline ? 0 : kIoCopyTile * uint32_t(sizeof(IoCopyPiece));
-  lane.queue.launch(*kernel_, {.blocks = blocks, .warps = per_block, .shared_bytes = tile}, &args);
+  const uint32_t warps = std::max(1u, kBlockThreads / device_->properties().warp_size);
+  const CopyGrid grid = plan_grid(pieces, bytes, blocks_, warps);
+  IoCopyArgs args{.pieces = lane.table.device,
+                  .shares = lane.table.device + kMaxPieces * sizeof(IoCopyPiece),
+                  .count = count,
+                  .arrivals = lane.arrivals,
+                  .mark = 0,
+                  .mark_value = 0,
+                  .chunk_shift = grid.shift,
+                  .inlined = {}};
+  uint32_t tile = 0;
+  if (count <= kIoCopyInline) {
+    std::ranges::copy(pieces, args.inlined);
+  } else {
+    share_out(pieces, grid, lane.shares());
+    tile = kIoCopyTile * uint32_t(sizeof(IoCopyPiece));
+  }
+  const auto word = kernel_marks_ ? lane.queue.marked_by_kernel() : std::nullopt;
+  if (word) args.mark = word->address, args.mark_value = word->value;
+  lane.queue.launch(*kernel_, {.blocks = grid.blocks, .warps = grid.warps, .shared_bytes = tile}, &args);
   ++counters.launches;
+  if (!word) lane.queue.mark();
 }
 
 void Worker::queue_copy(Lane& lane, uint64_t to, uint64_t from, uint64_t bytes, Counters& counters) {
@@ -74,18 +122,18 @@ IoCopyPiece Carry::piece(const Segment& segment, uint64_t offset, uint64_t bytes
 }
 
 uint64_t Carry::fill_pieces(Lane& lane, Counters& counters) {
-  auto* const table = static_cast<IoCopyPiece*>(lane.table.host);
+  IoCopyPiece* const table = lane.pieces();
   uint32_t count = 0;
   uint64_t bytes = 0;
   while (next_.segment < segments_.size() && count < kMaxPieces && bytes < kWindowBytes) {
     const Segment& segment = segments_[next_.segment];
-    const uint64_t length = std::min(kPieceBytes, segment.bytes - next_.offset);
+    const uint64_t length = std::min(kWindowBytes - bytes, segment.bytes - next_.offset);
     table[count++] = piece(segment, next_.offset, length);
     bytes += length;
     next_.offset += length;
     if (next_.offset == segment.bytes) next_ = {next_.segment + 1, 0};
   }
-  worker_.queue_pieces(lane, count, counters);
+  worker_.queue_pieces(lane, count, bytes, counters);
   return bytes;
 }
 
@@ -101,11 +149,17 @@ uint64_t Carry::fill_copies(Lane& lane, Counters& counters) {
     next_.offset += length;
     if (next_.offset == segment.bytes) next_ = {next_.segment + 1, 0};
   }
+  lane.queue.mark();
   return bytes;
 }
 
 bool Carry::queue_window(Counters& counters) {
-  Lane* const lane = worker_.take();
+  Lane* lane = nullptr;
+  try {
+    lane = worker_.take();
+  } catch (const core::Error& error) {
+    stop(StatusCode::err_gpu_op, error.what(), true);
+  }
   if (lane == nullptr) return false;
   Window window{lane, next_, next_, 0, false};
   try {
@@ -117,10 +171,9 @@ bool Carry::queue_window(Counters& counters) {
   }
   window.end = next_;
   try {
-    lane->queue.mark();
+    if (window.failed) lane->queue.mark();
     windows_.push_back(window);
-  } catch (const core::Error& error) {  // a GPU that refuses everything runs nothing either
-    stop(StatusCode::err_gpu_op, error.what(), true);
+  } catch (const core::Error&) {  // a GPU that refuses everything runs nothing either
     unfinished(window.begin, window.end, failed_);
     worker_.give(lane);
   }

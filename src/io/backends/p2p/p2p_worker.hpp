@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // A job on one GPU: cut into windows, each queued on a lane (a stream with its table of pieces), up to two
-// windows at a time. A window is confirmed when the event behind it has been reached; so cancelling waits for
+// windows at a time. A window is confirmed when the mark behind it has been reached; so cancelling waits for
 // two windows at most, and what is left of the job is known exactly.
 //
 //   job   [ window | window | window | not queued yet ... ]
@@ -13,6 +13,7 @@
 #include <chrono>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,9 @@
 namespace mori::io::p2p {
 
 inline constexpr uint64_t kWindowBytes = 64 << 20;
-inline constexpr uint64_t kPieceBytes = 16 << 10;  ///< what one warp copies at a time
-inline constexpr uint32_t kMaxPieces = 4096;       ///< of a window
-inline constexpr uint32_t kWarpThreads = 256;      ///< threads of a block of the kernel
-inline constexpr uint32_t kWindowsInFlight = 2;    ///< of a job
+inline constexpr uint32_t kMaxPieces = 4096;     ///< of a window
+inline constexpr uint32_t kBlockThreads = 256;   ///< of a block of the kernel
+inline constexpr uint32_t kWindowsInFlight = 2;  ///< of a job
 
 struct Counters {
   uint64_t launches = 0;
@@ -34,11 +34,29 @@ struct Counters {
   uint64_t bytes = 0;
 };
 
+/// How the kernel is launched for a window.
+struct CopyGrid {
+  uint32_t blocks = 1;
+  uint32_t warps = 1;   ///< of a block
+  uint32_t shift = 12;  ///< a chunk is 1 << shift bytes
+  uint64_t chunks = 0;
+};
+/// At most `blocks` blocks of `warps` warps for these pieces. Pure.
+CopyGrid plan_grid(std::span<const IoCopyPiece> pieces, uint64_t bytes, uint32_t blocks, uint32_t warps);
+/// Divides the chunks evenly among the grid's blocks. Pure.
+void share_out(std::span<const IoCopyPiece> pieces, const CopyGrid& grid, IoCopyShare* shares);
+
 struct Lane {
-  explicit Lane(const std::shared_ptr<core::Device>& device)
-      : queue(device), table(device->allocate_host(kMaxPieces * sizeof(IoCopyPiece))) {}
+  Lane(const std::shared_ptr<core::Device>& device, uint32_t blocks, uint64_t arrival_word)
+      : queue(device),
+        table(device->allocate_host(kMaxPieces * sizeof(IoCopyPiece) + blocks * sizeof(IoCopyShare))),
+        arrivals(arrival_word) {}
+  IoCopyPiece* pieces() const { return static_cast<IoCopyPiece*>(table.host); }
+  IoCopyShare* shares() const { return reinterpret_cast<IoCopyShare*>(pieces() + kMaxPieces); }
+
   core::CopyQueue queue;
-  core::HostMemory table;
+  core::HostMemory table;  ///< IoCopyPiece[kMaxPieces], IoCopyShare[blocks]
+  uint64_t arrivals;
 };
 
 /// What a GPU has for jobs: lanes, made when needed and reused.
@@ -51,8 +69,9 @@ class Worker {
   /// Null if all are in use.
   Lane* take();
   void give(Lane* lane) { free_.push_back(lane); }
-  /// Queues the pieces of `lane.table`, or the same as copies if there is no kernel.
-  void queue_pieces(Lane& lane, uint32_t count, Counters& counters);
+  /// Queues the first `count` pieces of the lane's table, or the same as copies if there is no kernel, and
+  /// the mark behind them.
+  void queue_pieces(Lane& lane, uint32_t count, uint64_t bytes, Counters& counters);
   void queue_copy(Lane& lane, uint64_t to, uint64_t from, uint64_t bytes, Counters& counters);
 
  private:
@@ -60,7 +79,9 @@ class Worker {
 
   std::shared_ptr<core::Device> device_;
   const core::Function* kernel_ = nullptr;  ///< null where no code object was built for this GPU
-  uint32_t blocks_;
+  const uint32_t blocks_;
+  const bool kernel_marks_;
+  uint64_t arrivals_ = 0;  ///< a word for each lane, in device memory
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<Lane*> free_;
 };

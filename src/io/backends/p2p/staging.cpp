@@ -2,26 +2,30 @@
 // SPDX-License-Identifier: MIT
 #include "src/io/backends/p2p/staging.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <string>
 #include <thread>
 #include <utility>
 
 namespace mori::io {
 
 struct Staging::Buffer {
-  explicit Buffer(const std::shared_ptr<core::Device>& device)
-      : queue(device), memory(device->allocate_host(kStagingChunkBytes)) {}
-  core::CopyQueue queue;
+  Buffer(p2p::Worker& gpu_worker, p2p::Lane& gpu_lane)
+      : worker(gpu_worker), lane(gpu_lane), memory(worker.device()->allocate_host(kStagingChunkBytes)) {}
+  p2p::Worker& worker;
+  p2p::Lane& lane;
   core::HostMemory memory;
+  p2p::Counters counters;
 };
 
-Staging::Staging(const P2pOptions& options) : gpus_(options) {}
+Staging::Staging(const P2pOptions& options) : options_(options), gpus_(options) {}
 
 Staging::~Staging() {
   for (auto& [ordinal, pool] : pools_) {
     for (const std::unique_ptr<Buffer>& buffer : pool.all) {
       try {
-        buffer->queue.device()->free_host(buffer->memory);
+        pool.worker->device()->free_host(buffer->memory);
       } catch (...) {  // a device that failed cannot be tidied up; the process's end does it
       }
     }
@@ -33,9 +37,16 @@ Staging::Chunk Staging::take(const Region& region) {
   const std::shared_ptr<core::Device> device = gpus_.open(region.device);
   const std::lock_guard lock(mutex_);
   Pool& pool = pools_[region.device];
+  if (pool.worker == nullptr) pool.worker = std::make_unique<p2p::Worker>(device, options_);
   if (pool.free.empty()) {
-    if (pool.all.size() == kMaxChunks) return {};
-    pool.all.push_back(std::make_unique<Buffer>(device));
+    p2p::Lane* const lane = pool.worker->take();
+    if (lane == nullptr) return {};
+    try {
+      pool.all.push_back(std::make_unique<Buffer>(*pool.worker, *lane));
+    } catch (...) {
+      pool.worker->give(lane);
+      throw;
+    }
     pool.free.push_back(pool.all.back().get());
   }
   Buffer* const buffer = pool.free.back();
@@ -70,19 +81,43 @@ void Staging::Chunk::swap(Chunk& other) noexcept {
 
 uint8_t* Staging::Chunk::data() const { return static_cast<uint8_t*>(buffer_->memory.host); }
 
-void Staging::Chunk::queue(uint64_t offset, uint64_t bytes, bool fetch) {
-  if (bytes > kStagingChunkBytes) {
-    throw core::ConfigError("bytes=" + std::to_string(bytes) + " is more than a chunk of " +
-                            std::to_string(kStagingChunkBytes));
+void Staging::Chunk::queue(std::span<const Segment> list, bool fetch) {
+  uint64_t bytes = 0;
+  for (const Segment& s : list) {
+    if (s.local > kStagingChunkBytes || s.bytes > kStagingChunkBytes - s.local) {
+      throw core::ConfigError("bytes=" + std::to_string(s.bytes) + " at " + std::to_string(s.local) +
+                              " do not lie in a chunk of " + std::to_string(kStagingChunkBytes));
+    }
+    bytes += s.bytes;
   }
-  const uint64_t there = address_ + offset, here = buffer_->memory.device;
+  if (list.empty() || list.size() > p2p::kMaxPieces) {
+    throw core::ConfigError("a list of " + std::to_string(list.size()) + " pieces; a chunk takes 1 to " +
+                            std::to_string(p2p::kMaxPieces));
+  }
+  const auto piece = [&](const Segment& s) {
+    const uint64_t there = address_ + s.remote, here = buffer_->memory.device + s.local;
+    return fetch ? IoCopyPiece{here, there, s.bytes} : IoCopyPiece{there, here, s.bytes};
+  };
+  p2p::Worker& worker = buffer_->worker;
   queued_ = true;
-  buffer_->queue.copy(fetch ? here : there, fetch ? there : here, bytes);
-  buffer_->queue.mark();
+  if (p2p::by_kernel(owner_->options_, list.size(), bytes, false)) {
+    std::transform(list.begin(), list.end(), buffer_->lane.pieces(), piece);
+    return worker.queue_pieces(buffer_->lane, uint32_t(list.size()), bytes, buffer_->counters);
+  }
+  try {
+    for (const Segment& s : list) {
+      const IoCopyPiece copy = piece(s);
+      worker.queue_copy(buffer_->lane, copy.to, copy.from, copy.bytes, buffer_->counters);
+    }
+  } catch (const core::Error&) {
+    buffer_->lane.queue.mark();  // what was queued before is waited for
+    throw;
+  }
+  buffer_->lane.queue.mark();
 }
 
 bool Staging::Chunk::ready() {
-  if (queued_ && !buffer_->queue.reached()) return false;
+  if (queued_ && !buffer_->lane.queue.reached()) return false;
   queued_ = false;
   return true;
 }

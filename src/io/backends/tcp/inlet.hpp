@@ -9,12 +9,16 @@
 // received with recvmmsg(), which checks in the same system call that the connection was not reset: an
 // initiator that cut the stream (docs/io_tcp.md, "Stopping") knows that a process which was stopped meanwhile
 // writes nothing when it goes on. Linux's recv() would still hand out what had arrived before the reset.
+//
+// A GPU's memory is filled from, and emptied into, a pinned chunk (Stage::gpu): the region is held while the
+// GPU copies.
 #pragma once
 #include <atomic>
 #include <memory>
 #include <string>
 
 #include "src/io/backend.hpp"
+#include "src/io/backends/p2p/staging.hpp"
 #include "src/io/backends/tcp/cursor.hpp"
 #include "src/io/backends/tcp/frames.hpp"
 #include "src/io/backends/tcp/loop.hpp"
@@ -29,11 +33,13 @@ struct Counters {
 
 class Inlet final : public Source {
  public:
-  Inlet(Host& host, Stream stream, Loop& loop, Counters& counters, std::string from, uint64_t life)
+  Inlet(Host& host, Stream stream, Loop& loop, Staging& staging, Counters& counters, std::string from,
+        uint64_t life)
       : engine(std::move(from)),
         incarnation(life),
         host_(host),
         loop_(loop),
+        staging_(staging),
         counters_(counters),
         stream_(std::move(stream)) {}
 
@@ -47,12 +53,21 @@ class Inlet final : public Source {
   const uint64_t incarnation;
 
  private:
-  enum class Stage { head, table, store, discard, reply };
+  enum class Stage { head, table, place, store, gpu, discard, reply };
   /// False: the socket has no more, or takes no more; or the stream is over.
   bool step();
   bool fill(size_t bytes);
   bool begin();
+  bool place();
+  bool place_chunk(const std::shared_ptr<const Region>& memory);
   bool store();
+  bool store_chunk();
+  bool wait_for_gpu();
+  bool on_gpu() const { return stage_ == Stage::gpu || stage_ == Stage::place; }
+  bool look_later();
+  void fail_gpu(const core::Error& error);
+  void send_data();
+  uint64_t base(const Region& memory) const;
   bool discard();
   bool reply();
   void answer_write();
@@ -63,8 +78,10 @@ class Inlet final : public Source {
 
   Host& host_;
   Loop& loop_;
+  Staging& staging_;
   Counters& counters_;
   Stream stream_;
+  std::weak_ptr<Inlet> self_;
   uint64_t number_ = 0;  ///< in the loop
   uint32_t events_ = 0;
   Stage stage_ = Stage::head;
@@ -78,7 +95,9 @@ class Inlet final : public Source {
   size_t out_sent_ = 0;
   StatusCode code_ = StatusCode::success;
   std::string words_;
-  uint64_t turn_ = 0;  ///< bytes moved since ready()
+  uint64_t turn_ = 0;                   ///< bytes moved since ready()
+  Staging::Chunk chunk_;                ///< if the memory is a GPU's: the payload, packed
+  std::shared_ptr<const Region> held_;  ///< while the GPU copies
   std::atomic<bool> dead_{false}, over_{false};
 };
 

@@ -38,15 +38,20 @@ class Tcp final : public Backend {
   std::string_view name() const override { return "tcp"; }
 
   std::optional<std::string> attach(const Region& region) override {
-    if (region.location != Location::cpu) return std::nullopt;
+    if (region.location == Location::gpu) {
+      staging_.check(region);
+    } else if (region.location != Location::cpu) {
+      return std::nullopt;
+    }
     return "1";  // the owner checks every request itself: there is nothing to hand out
   }
 
   Prepared prepare(const Region& local, const RemoteRegion& remote, Peer& peer, const std::string& attachment,
                    Deadline deadline) override {
     Prepared prepared;
-    if (local.location != Location::cpu || remote.location != Location::cpu) {
-      prepared.reason = "tcp moves host memory only";
+    if (local.location != Location::cpu ||
+        (remote.location != Location::cpu && remote.location != Location::gpu)) {
+      prepared.reason = "tcp moves memory, not files";
     } else if (attachment != "1") {
       prepared.reason = "the peer's engine has no tcp backend";
     } else {
@@ -74,7 +79,7 @@ class Tcp final : public Backend {
   void revoke(Route& route) override { static_cast<TcpRoute&>(route).pair->revoke(route); }
 
   void accepted(Peer& from, Stream stream) override {
-    auto inlet = std::make_shared<Inlet>(host_, std::move(stream), loop_, counters_, from.engine(),
+    auto inlet = std::make_shared<Inlet>(host_, std::move(stream), loop_, staging_, counters_, from.engine(),
                                          from.incarnation());
     std::lock_guard lock(mutex_);
     std::erase_if(inlets_, [](const auto& old) { return old.expired(); });
@@ -128,6 +133,7 @@ class Tcp final : public Backend {
   Host& host_;
   Settings settings_;
   Counters counters_;
+  Staging staging_;
   Loop loop_;
   Worker worker_;
   std::mutex mutex_;
