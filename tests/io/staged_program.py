@@ -153,8 +153,9 @@ def own(kind: str) -> None:
 
 def direct_first(kind: str) -> None:
     """p2p is preferred where it reaches the memory without a detour."""
-    a, b, _, _, _, _, session = pair(kind, None, 0, -1)
+    a, b, mine, _, local, _, session = pair(kind, None, 0, -1)
     session.open()
+    assert local.device_bus_id == mine.device.properties.pci_bus_id.lower() != ""
     assert session.explain().chosen == "p2p", str(session.explain())
     a.close(), b.close()
 

@@ -91,7 +91,11 @@ class EngineDesc:
 @dataclasses.dataclass(frozen=True)
 class MemoryDesc:
     """A registered memory. `region_key` is the secret that opens it: whoever has the descriptor may read and write
-    the memory."""
+    the memory.
+
+    `device_bus_id` and `numa_node` are a GPU's, "" and -1 for other memory. `ipc_handle` is zeros, and the packed
+    form's fields of memory fabrics are empty: handles are given only to engines that know the key.
+    """
 
     engine_key: str = ""
     id: int = 0

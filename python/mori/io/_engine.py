@@ -20,6 +20,7 @@ from .. import config as _config
 from ..errors import CapacityError, ConfigError, TransportError
 from ._configs import IOEngineConfig, RdmaBackendConfig, backend_name, backend_options
 from ._descriptors import EngineDesc, MemoryDesc
+from ._places import gpu_place
 from ._session import Explanation, IOEngineSession, positive
 from ._status import StatusCode, TransferStatus
 
@@ -198,6 +199,8 @@ class IOEngine:
                 engine_key=self._desc.key,
                 id=name,
                 device_id=device,
+                device_bus_id=gpu_place(device)[0],
+                numa_node=gpu_place(device)[1],
                 data=ptr,
                 size=size,
                 loc=loc,

@@ -18,8 +18,8 @@
 namespace mori::io::shm {
 namespace {
 
-/// What is claimed at once: small enough that two carriers end together, large enough that claiming costs nothing.
-/// It is also how long a cancelled job goes on: 0.05 to 0.5 ms.
+/// What is claimed at once: small enough that two carriers end together, large enough that claiming costs
+/// nothing. It is also how long a cancelled job goes on: 0.05 to 0.5 ms.
 Crew::Piece piece_of(const Job& job, Way way) {
   constexpr uint64_t kLeast = 512u << 10, kMost = 2u << 20;
   const uint64_t bytes = std::clamp(job.bytes() / 16 & ~uint64_t{4095}, kLeast, kMost);
