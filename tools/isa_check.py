@@ -11,7 +11,7 @@ it fails at once. For AMD (gfx94x, gfx95x) the disassembly must show, for each a
   acquire  "s_waitcnt vmcnt(0)" and then "buffer_inv sc0 sc1" after a load or atomic
 and a "s_waitcnt vmcnt(0)" before each "s_barrier" (or one lane's release would not cover the other waves'
 stores), no "flat_" and no "scratch_" instruction. For NVIDIA the PTX is read: .release, .acquire and .relaxed
-of .sys, and no volatile access and no bare fence.
+of .sys, and no volatile access and no bare fence but those of SHMEM's fence and quiet.
 
 --expect names for each function how many releases and acquires there are at least, and how many relaxed
 system-scope accesses and flat instructions at most (0 unless named). Functions that have such accesses must
