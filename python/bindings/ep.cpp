@@ -113,6 +113,8 @@ void bind_ep(py::module_& module) {
       .def_readwrite("parts", &CombineTuning::parts)
       .def_readwrite("mode", &CombineTuning::mode);
 
+  py::class_<DispatchTuning>(module, "EpDispatchTuning").def_readwrite("senders", &DispatchTuning::senders);
+
   py::class_<Dispatcher>(module, "EpDispatcher")
       .def(py::init([](std::shared_ptr<mori::core::Context> context, const Config& config,
                        uint64_t heap_offset, const std::vector<int32_t>& expert_rank, uint32_t blocks,
@@ -171,6 +173,7 @@ void bind_ep(py::module_& module) {
           py::arg("active") = 0, py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive,
           py::arg("blocks") = 0, release_gil())
       .def_readwrite("combine_tuning", &Dispatcher::combine_tuning)
+      .def_readwrite("dispatch_tuning", &Dispatcher::dispatch_tuning)
       .def("start_at", &Dispatcher::start_at, py::arg("dispatch_epoch"), py::arg("combine_epoch"),
            release_gil())
       .def("place_experts", &Dispatcher::place_experts, py::arg("expert_rank"), release_gil());

@@ -179,7 +179,7 @@ Layout make_layout(const Config& c) {
   l.heap_bytes = heap.end;
   l.routing = routing_address(0, c);
   l.routing_bytes = (l.routing.routes + (c.by_expert() ? c.capacity * c.topk * 4 : 0) + 7) / 8 * 8;
-  l.local_bytes = sizeof(EpLocal);
+  l.local_bytes = sizeof(EpLocal) + 8 * kEpMaxBlocks * (ranks + kEpCountWords);
   return l;
 }
 
@@ -353,7 +353,9 @@ core::LaunchShape Dispatcher::dispatch_shape(const DispatchCall& call, EpDispatc
   uint32_t turns = 1;
   const bool split = config_.by_expert() && sends && p.warp_size > 1 && launch.blocks >= 4;
   if (split) {
-    a.senders = launch.blocks / 2;
+    const uint32_t wanted = dispatch_tuning.senders != 0 ? dispatch_tuning.senders : launch.blocks / 2;
+    a.senders = std::clamp(wanted, 1u, launch.blocks - 1);
+    a.tickets = (call.options.phases & kEpReceive) != 0;
     turns = std::clamp((call.tokens + a.senders * kChunkTokens - 1) / (a.senders * kChunkTokens), 1u,
                        kEpMaxChunks / a.senders);
   }
@@ -399,6 +401,7 @@ void Dispatcher::dispatch(const DispatchCall& call, uint64_t stream) {
 void Dispatcher::start_at(uint64_t dispatch_epoch, uint64_t combine_epoch) {
   core::Device& device = context_->device();
   const uint64_t epochs[2] = {dispatch_epoch, combine_epoch}, ranks = config_.world_size;
+  device.fill(local_, 0, layout_.local_bytes);
   device.copy(local_, reinterpret_cast<uint64_t>(epochs), sizeof epochs);
   device.fill(signals_ + layout_.shared.announcements, 0,
               layout_.shared.chunk_flags - layout_.shared.announcements);

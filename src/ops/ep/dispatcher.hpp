@@ -100,6 +100,11 @@ struct CombineCall {
   CallOptions options{};
 };
 
+/// For measuring; 0 = chosen.
+struct DispatchTuning {
+  uint32_t senders = 0;  ///< blocks that send, where others make copies
+};
+
 class Dispatcher {
  public:
   /// `heap_offset`: start of layout.heap_bytes of symmetric memory, kept by the caller, the first
@@ -117,6 +122,7 @@ class Dispatcher {
   void dispatch(const DispatchCall& call, uint64_t stream);
   void combine(const CombineCall& call, uint64_t stream);
   CombineTuning combine_tuning;  ///< for measuring; all 0 = chosen
+  DispatchTuning dispatch_tuning;
   /// Makes the counters of this rank stand at these epochs, as if nothing later had come from anybody: for a
   /// rank that joins again, and for tests. Nothing may run meanwhile; barriers before and after are the
   /// caller's.

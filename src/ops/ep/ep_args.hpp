@@ -77,12 +77,18 @@ struct EpReceive {
 struct EpLocal {
   uint64_t dispatch_epoch;
   uint64_t combine_epoch;
-  uint32_t arrivals[3];         ///< dispatch: started, -
-  uint32_t combine_started;     ///< blocks of the running combine that have read the epoch
-  uint64_t combine_tickets[2];  ///< next share of the sum, in calls of even and of odd epochs
-  uint64_t reserved[2];
+  uint32_t arrivals[3];          ///< dispatch: started, -
+  uint32_t combine_started;      ///< blocks of the running combine that have read the epoch
+  uint64_t combine_tickets[2];   ///< next share of the sum, in calls of even and of odd epochs
+  uint64_t dispatch_tickets[2];  ///< next chunk to be spread, likewise; layouts by expert
 };
 static_assert(sizeof(EpLocal) == 64);
+
+/// Behind EpLocal: uint64_t[kEpMaxBlocks][R + kEpCountWords], tagged words. What a sender block counted in
+/// its tokens, for the other blocks of its launch: a row count for each rank, then:
+inline constexpr uint32_t kEpCountRefused = 0;  ///< 1 if an expert id is out of range
+inline constexpr uint32_t kEpCountId = 1;       ///< that id, its lower half
+inline constexpr uint32_t kEpCountWords = 2;
 
 /// The routing handle's device memory: addresses. python/mori/ep/_results.py reads it by the offsets that
 /// routing_address(0, config) gives.
@@ -164,8 +170,9 @@ struct EpDispatchArgs {
   uint32_t topk;
   uint32_t id_bytes;  ///< 4 or 8
   uint32_t num_experts;
-  uint32_t fan;    ///< min(world_size, topk): row length of positions
-  uint32_t large;  ///< not 0: the payload is larger than a cache holds
+  uint32_t fan;      ///< min(world_size, topk): row length of positions
+  uint32_t large;    ///< not 0: the payload is larger than a cache holds
+  uint32_t tickets;  ///< not 0: chunks are spread by whoever comes first, senders too when they are done
 };
 
 /// Times of a block in clock ticks, in this order; 0 = the block did not come there.

@@ -3,8 +3,9 @@
 //
 // Dispatch, phases 1 and 2 of docs/ep.md:
 //   count     what lies before this block's tokens, by key (rank, and in the expert layouts expert)
-//   announce  the last sender block has counted all tokens: its line of the matrix to every rank
-// Blocks of a launch do not meet: each counts for itself what comes before it.
+//   announce  the last sender block knows the counts of all tokens: its line of the matrix to every rank
+// With few tokens, and in the expert layouts, each block counts for itself what comes before it. Else each
+// counts its own tokens and tells the other blocks.
 #pragma once
 #include "src/ops/ep/ep_device.hpp"
 
@@ -25,6 +26,7 @@ struct DispatchBlock {
   uint32_t* flag;
   uint32_t* refused_by;   // 0, or a Refusal
   uint32_t* overflow;     // not 0: some expert gets more rows than it has slots
+  uint32_t* ticket;       // the chunk that this block spreads next
   uint32_t* lines;        // [ranks][kAnnounceCounts + ranks]: the announcements without their expert counts
   uint32_t* first_row;    // by rank: my first row there
   uint32_t* sent_before;  // by rank: rows I send to lower ranks, where its rows begin in my combine buffer
@@ -55,6 +57,7 @@ struct DispatchBlock {
     flag = reinterpret_cast<uint32_t*>(masks + a.batch);
     refused_by = flag + 1;
     overflow = flag + 2;
+    ticket = flag + 3;
     lines = flag + 4;
     first_row = lines + ranks * (kAnnounceCounts + ranks);
     sent_before = first_row + ranks;
@@ -160,19 +163,30 @@ MORI_DEVICE void note_selection(const EpDispatchArgs& a, const DispatchBlock& bl
   if constexpr (kByExpert) block.slots[t * a.topk + k] = block.key_of[id];
 }
 
-/// One pass over the tokens up to the end of this block's first batch, in the last sender block over all:
-/// counts of what comes before `batch` (cursor, key_cursor) and of the rest (total, key_total), and the batch
-/// itself. Callers: the block.
+inline constexpr uint32_t kCountAhead = kWarpSize == 1 ? 1 : 2;  // tokens of a lane with ids in flight
+
+/// Whether blocks count their own tokens only and tell each other: sooner than counting alone what others
+/// count, when that takes more than one round.
+template <bool kByExpert>
+MORI_DEVICE bool shares_counts(const EpDispatchArgs& a) {
+  return !kByExpert && a.senders > 1 && a.tokens > block_lanes() * kCountAhead;
+}
+
+/// One pass over tokens. Where counts are shared: over this block's, for their counts (total). Else up to the
+/// end of this block's first batch, in the last sender block over all: counts of what comes before `batch`
+/// (cursor, key_cursor) and of the rest (total, key_total). And the batch itself. Callers: the block.
 template <bool kByExpert>
 MORI_DEVICE void count(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
   constexpr uint32_t kPerLane = (kMaxRanks + kWarpSize - 1) / kWarpSize;
-  constexpr uint32_t kAhead = kWarpSize == 1 ? 1 : 2;  // tokens of a lane whose ids are in flight together
+  constexpr uint32_t kAhead = kCountAhead;
   const uint32_t ranks = a.world.world_size, first = batch.first, behind = batch.first + batch.size;
-  const bool all = block_id() + 1 == a.senders;
-  const uint32_t end = all ? a.tokens : behind;
+  const bool shares = shares_counts<kByExpert>(a), last = block_id() + 1 == a.senders, all = last || shares;
+  const uint32_t begin = shares ? first : 0;
+  const uint32_t end = last ? a.tokens : shares ? block_begin(a, block_id() + 1) : behind;
   const uint64_t active = active_ranks(a);
   uint32_t before[kPerLane] = {}, rest[kPerLane] = {};
-  for (uint32_t start = warp_id() * kWarpSize * kAhead; start < end; start += block_lanes() * kAhead) {
+  for (uint32_t start = begin + warp_id() * kWarpSize * kAhead; start < end;
+       start += block_lanes() * kAhead) {
     uint64_t masks[kAhead] = {};
     for (uint32_t k = 0; k < a.topk; k += kIdsAtOnce) {
       int64_t ids[kAhead][kIdsAtOnce];
@@ -215,9 +229,40 @@ MORI_DEVICE void count(const EpDispatchArgs& a, const DispatchBlock& block, Batc
   }
 }
 
-/// Phase 1: counts, this block's first batch, and the epoch. Callers: the block.
+/// Tells the other sender blocks what this one counted, and learns what comes before its tokens (cursor), in
+/// the last one whether any block has met a bad id. False in all lanes: the error word is set. Callers: the
+/// block, behind a barrier after counting; ends with one.
+MORI_DEVICE bool share_counts(const EpDispatchArgs& a, const DispatchBlock& block) {
+  const uint32_t ranks = a.world.world_size, words = ranks + kEpCountWords, tag = tag_of(*block.epoch);
+  uint64_t* lines = global<uint64_t>(a.local + sizeof(EpLocal));
+  const uint64_t bad_id = load_relaxed<Scope::block>(block.bad_id);
+  for (uint32_t i = block_lane(); i < words; i += block_lanes()) {
+    const uint32_t value = i < ranks                      ? block.total[i]
+                           : i == ranks + kEpCountRefused ? uint32_t(bad_id >> 32)
+                                                          : uint32_t(bad_id);
+    store_tagged(lines + uint64_t(block_id()) * words + i, tag, value);
+  }
+  bool came = true;
+  for (uint32_t i = block_lane(); i < block_id() * words && came; i += block_lanes()) {
+    const uint32_t word = i % words;
+    if (word == ranks + kEpCountId) continue;
+    uint32_t value = 0;
+    came = wait_tagged(a.world, lines + i, tag, Wait::grid, a.world.rank, value);
+    if (!came || value == 0) continue;
+    if (word < ranks) {
+      shared_add(block.cursor + word, value);
+    } else if (wait_tagged(a.world, lines + i + 1, tag, Wait::grid, a.world.rank, value)) {
+      store_relaxed<Scope::block>(block.bad_id, uint64_t(1) << 32 | value);
+    }
+  }
+  return Block{block.flag}.all(came);
+}
+
+/// Phase 1: counts, this block's first batch, and the epoch. False in all lanes: the error word is set.
+/// Callers: the block.
 template <bool kByExpert>
-MORI_DEVICE void count_for_block(const EpDispatchArgs& a, const DispatchBlock& block, Batch batch) {
+[[nodiscard]] MORI_DEVICE bool count_for_block(const EpDispatchArgs& a, const DispatchBlock& block,
+                                               Batch batch) {
   for (uint32_t i = block_lane(); i < a.world.world_size; i += block_lanes()) {
     block.cursor[i] = block.total[i] = 0;
     block.destination[i] = global<const uint64_t>(a.world.bases)[i];
@@ -241,9 +286,13 @@ MORI_DEVICE void count_for_block(const EpDispatchArgs& a, const DispatchBlock& b
   if (block_lane() + kWarpSize == block_lanes()) {  // the last warp's first lane, while others count
     EpLocal* local = global<EpLocal>(a.local);
     *block.epoch = begin_epoch(&local->dispatch_epoch, &local->arrivals[0]);
+    if (kByExpert && block_id() == 0)  // of the next call: this one's were set back by the one before
+      store_relaxed<Scope::device>(&local->dispatch_tickets[(*block.epoch + 1) & 1u], uint64_t(0));
   }
-  if (block_id() < a.senders) count<kByExpert>(a, block, batch);  // others only make copies
+  const bool sender = block_id() < a.senders;  // others only make copies
+  if (sender) count<kByExpert>(a, block, batch);
   sync_block();
+  return !sender || !shares_counts<kByExpert>(a) || share_counts(a, block);
 }
 
 /// Phase 2, by the last sender block. The announcement is also the credit for my receive buffer: nobody

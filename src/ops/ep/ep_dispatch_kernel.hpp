@@ -16,7 +16,7 @@ MORI_DEVICE bool send_phase(const EpDispatchArgs& a, const DispatchBlock& block)
   const uint32_t mine = sender ? block_id() : a.senders;  // others: behind the last token
   const Batch batch = batch_at(a, block_begin(a, mine), sender ? block_begin(a, mine + 1) : a.tokens);
   note_time(a.trace, kTraceStart);
-  count_for_block<kByExpert>(a, block, batch);
+  if (!count_for_block<kByExpert>(a, block, batch)) return false;
   if (block_id() + 1 == a.senders) announce<kByExpert>(a, block);
   note_time(a.trace, kTraceCounted);
   if (!read_announcements<kByExpert>(a, block)) return false;

@@ -83,14 +83,27 @@ MORI_DEVICE void spread_row(const EpDispatchArgs& a, uint64_t buffer, uint64_t r
   }
 }
 
+/// The next chunk of this block: its turn, or whoever comes first. Callers: the block.
+MORI_DEVICE uint64_t next_chunk(const EpDispatchArgs& a, const DispatchBlock& block, uint64_t in_turn) {
+  if (a.tickets == 0) return in_turn;
+  if (block_lane() == 0) {
+    *block.ticket = uint32_t(fetch_add_relaxed<Scope::device>(
+        &global<EpLocal>(a.local)->dispatch_tickets[*block.epoch & 1u], uint64_t(1)));
+  }
+  sync_block();
+  const uint32_t ticket = *block.ticket;
+  sync_block();  // it may be written again
+  return ticket;
+}
+
 /// Waits for chunks and spreads them, sharing them with the other blocks that make copies.
 /// False in all lanes: the error word is set. Callers: the block.
 MORI_DEVICE bool spread_chunks(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t index,
                                uint32_t blocks) {
   const uint32_t ranks = a.world.world_size, me = a.world.rank, most = most_chunks(a, block);
   const uint64_t buffer = block.destination[me];
-  for (uint32_t i = index; i < ranks * most; i += blocks) {
-    const uint32_t source = (me + i) % ranks, chunk = i / ranks;  // in the order in which they come
+  for (uint64_t i = next_chunk(a, block, index); i < ranks * most; i = next_chunk(a, block, i + blocks)) {
+    const uint32_t source = uint32_t((me + i) % ranks), chunk = uint32_t(i / ranks);  // as they come
     if (chunk >= block.line(a, source)[kAnnounceChunks]) continue;
     const bool came = block_lane() != 0 || wait_until(a.world, chunk_flag(a, source, chunk), *block.epoch,
                                                       Wait::dispatch_rows, source);
@@ -128,7 +141,7 @@ MORI_DEVICE void pad_groups(const EpDispatchArgs& a, const DispatchBlock& block,
   }
 }
 
-/// Callers: the block. `dedicated`: blocks behind the senders, which make the copies alone.
+/// Callers: the block. Blocks behind the senders only make copies; senders join them when they are done.
 template <bool kByExpert>
 MORI_DEVICE void receive(const EpDispatchArgs& a, const DispatchBlock& block) {
   if constexpr (!kByExpert) {
@@ -137,8 +150,7 @@ MORI_DEVICE void receive(const EpDispatchArgs& a, const DispatchBlock& block) {
   } else {
     const bool both = (a.phases & kEpSend) == 0 || a.senders == grid_blocks();
     const uint32_t first = both ? 0 : a.senders;
-    if (block_id() < first) return;
-    if (a.placement == EpPlacement::grouped && a.zero_padding != 0)
+    if (block_id() >= first && a.placement == EpPlacement::grouped && a.zero_padding != 0)
       pad_groups(a, block, block_id() - first, grid_blocks() - first);
     if (!spread_chunks(a, block, block_id() - first, grid_blocks() - first)) return;
     note_time(a.trace, kTraceDone);
