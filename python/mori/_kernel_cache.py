@@ -52,8 +52,7 @@ class Entry:
 
     def __init__(self, root: Path, key: str, ending: str) -> None:
         self._folder, self._ending = root / key[:32], ending
-        _make_private(root)
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        _make_private(root, self._folder)
 
     def get(self, make: Callable[[Path, Path], Sequence[str]], timeout_s: float) -> Compiled:
         """The valid code object, or that of make(result, inputs), which writes both files and names the kernels."""
@@ -96,10 +95,11 @@ class Entry:
         return Compiled(path, tuple(kernels), fresh=True)
 
 
-def _make_private(folder: Path) -> None:
+def _make_private(folder: Path, entry: Path) -> None:
     """Code is loaded from here: nobody else may write it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        entry.mkdir(mode=0o700, exist_ok=True)
         status = folder.stat()
     except OSError as error:
         raise ConfigError(f"the cache of kernels cannot be made: {error}; MORI_KERNEL_CACHE names another") from None

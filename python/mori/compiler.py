@@ -139,14 +139,10 @@ class Kernel:
 
     def __init__(self, module: KernelModule, function: Any) -> None:
         self.module, self._function = module, function
-
-    @property
-    def name(self) -> str:
-        return str(self._function.name)
-
-    @property
-    def args_bytes(self) -> int:
-        return int(self._function.args_bytes)
+        self.name, self.args_bytes = str(function.name), int(function.args_bytes)
+        self._core_device, self._context = module.core_device, module._context
+        warps = int(self._core_device.properties.max_warps)
+        self._limits = {"blocks": (1, (1 << 31) - 1), "warps": (1, warps), "shared_bytes": (0, (1 << 32) - 1)}
 
     def max_blocks(self, *, warps: int = 1, shared_bytes: int = 0) -> int:
         """Blocks of this shape that are sure to run at the same time on an otherwise idle device: kernels whose blocks
@@ -163,25 +159,20 @@ class Kernel:
         the context recorded; elsewhere the next call on the context raises it.
 
         Raises ConfigError for arguments of another size and for shapes that the device refuses."""
-        context, device = self.module._context, self.module.core_device
+        context = self._context
         if context is not None:
             context.ready()
         if stream is None:
-            stream = context.stream() if context is not None else 0
+            stream = 0 if context is None else context.stream()
         handle = int(getattr(stream, "cuda_stream", stream))
-        properties = device.properties
-        for what, value, least, most in (
-            ("blocks", blocks, 1, (1 << 31) - 1),
-            ("warps", warps, 1, properties.max_warps),
-            ("shared_bytes", shared_bytes, 0, (1 << 32) - 1),
-        ):
+        for what, value in (("blocks", blocks), ("warps", warps), ("shared_bytes", shared_bytes)):
+            least, most = self._limits[what]
             if not least <= value <= most:
                 raise ConfigError(f"{what}={value} must lie between {least} and {most}")
-        view = memoryview(args)
-        if self.args_bytes != view.nbytes:  # raises, or makes it known
-            device.function_of(str(self.module.path), self.name, view.nbytes)
-        device.launch(self._function, _core.LaunchShape(blocks, warps, shared_bytes), handle, args)
-        if context is not None and context.synchronous and handle == 0:
+        if self.args_bytes == 0:  # the first caller's word
+            self._core_device.function_of(str(self.module.path), self.name, memoryview(args).nbytes)
+        self._core_device.launch(self._function, _core.LaunchShape(blocks, warps, shared_bytes), handle, args)
+        if handle == 0 and context is not None and context.synchronous:
             context.check()
 
     def __repr__(self) -> str:
