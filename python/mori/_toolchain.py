@@ -133,7 +133,10 @@ class Toolchain:
 
     def _target_flags(self, headers: Path) -> list[str]:
         if self.target.kind == "cpu":
-            return [f"-DMORI_CPU_WARP={self.target.lanes}", "-include", str(headers / "src/core/device/cpu_object.hpp")]
+            # for tests: fibers take the time, and optimisation most of the compiler's
+            fewer = flags()["cpu"]["many_lanes_flags"] if self.target.lanes > 1 else []
+            runtime = str(headers / "src/core/device/cpu_object.hpp")
+            return [*fewer, f"-DMORI_CPU_WARP={self.target.lanes}", "-include", runtime]
         if self.target.kind == "hip":
             return [f"--offload-arch={self.target.arch}"]
         number = self.target.arch.removeprefix("sm_")

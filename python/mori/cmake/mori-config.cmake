@@ -86,7 +86,11 @@ function(mori_add_kernel name file)
     set(command "${compiler_${kind}}" ${flags} ${own_flags})
     if(kind STREQUAL "cpu")
       foreach(lanes IN LISTS arg_CPU_LANES)
-        _mori_code_object("${name}.cpu_w${lanes}.so" ${command} "-DMORI_CPU_WARP=${lanes}" -include
+        set(fewer "")
+        if(lanes GREATER 1)
+          mori_kernel_flags(fewer cpu many_lanes_flags)
+        endif()
+        _mori_code_object("${name}.cpu_w${lanes}.so" ${command} ${fewer} "-DMORI_CPU_WARP=${lanes}" -include
                           "${mori_INCLUDE_DIR}/src/core/device/cpu_object.hpp" ${options})
       endforeach()
     elseif(kind STREQUAL "cuda")
