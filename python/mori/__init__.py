@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mori import cpp as cpp
     from mori import ep as ep
     from mori import io as io
+    from mori import shmem as shmem
     from mori import topology as topology
     from mori._core import __version__ as __version__
     from mori.bootstrap import unique_id as unique_id
@@ -41,7 +42,7 @@ _HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
     "load_kernel": "mori.compiler",
     "unique_id": "mori.bootstrap",
 }
-_SUBMODULES = ("cpp", "ep", "io", "topology")
+_SUBMODULES = ("cpp", "ep", "io", "shmem", "topology")
 
 __all__ = [*sorted(_HOME), *_SUBMODULES, "cmake_dir", "include_dir"]
 

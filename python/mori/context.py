@@ -282,12 +282,13 @@ class Context:
             return None
         with self._lock:
             lost = sorted(self._lost | self.mesh.lost())
+        unknown = word.peer == _core.SHMEM_ANY_PE
         if word.state == 2 and word.peer not in lost:
             return TimeoutError(
-                f"{word.wait} of rank {word.peer} did not come within {self.timeout:g} s "
+                f"{word.wait} of {'a rank' if unknown else f'rank {word.peer}'} did not come within {self.timeout:g} s "
                 f"(rank {self.rank} expected {word.expected}, has seen {word.seen})",
                 what=word.wait,
-                peer=word.peer,
+                peer=None if unknown else word.peer,
                 expected=word.expected,
                 seen=word.seen,
             )

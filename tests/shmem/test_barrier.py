@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from shmem_ranks import GPU_TARGETS, GROUPS, WAIT_BARRIER, Error, Ranks
 
+from mori import _core
+
 MAKE = Callable[..., Ranks]
 SIGNALS = 4096  # heap offset; test data lie below
 
@@ -30,8 +32,9 @@ def epochs(ranks: Ranks, rank: int) -> list[int]:
 
 
 def queue_barrier(ranks: Ranks, rank: int, warps: int = 1) -> None:
-    arguments = ranks.world(rank) + struct.pack("<QQQIIII", SIGNALS, 0, 0, 0, 1, ranks.size, rank)
-    ranks.launch(rank, "shmem_barrier", "shmem_barrier", arguments, warps=warps)
+    team = struct.pack("<QQQIIII", SIGNALS, 0, 0, 0, 1, ranks.size, rank)
+    operation = struct.pack("<7QIIII", *[0] * 7, int(_core.ShmemHostOp.barrier), 0, 0, 0)
+    ranks.launch(rank, "shmem_host", "shmem_host_word", ranks.world(rank) + team + operation, warps=warps)
 
 
 @pytest.mark.timeout(60)
