@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""The suite runs on what tests/shmem/conftest.py offers: fast CPU, lanes of 32 and 64, GPUs. The fast CPU goes
+through all types, the others through one of every size and kind; `-m long` goes through all of them everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from shmem_cases import Suite
+from shmem_ranks import Ranks, Target
+
+
+@pytest.fixture(params=["p2p"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """How ranks reach each other. Another transport is another word here and a way for `Ranks` to connect by it."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def all_types(target: Target) -> bool:
+    return target.kind != "cpu" or target.lanes == 1
+
+
+@pytest.fixture
+def make_suite(make_ranks: Callable[..., Ranks], transport: str, all_types: bool) -> Iterator[Callable[..., Suite]]:
+    """make_suite(size, family, room=..., few=..., flags=..., ...) on the target."""
+    made: list[Suite] = []
+    assert transport == "p2p"
+
+    def make(size: int, family: str, *, few: bool = False, flags: Any = (), seed: int = 1, **options: Any) -> Suite:
+        ranks = make_ranks(size, **options)
+        made.append(Suite(ranks, family, all_types=all_types and not few, flags=flags, seed=seed))
+        return made[-1]
+
+    yield make
+    for suite in made:
+        suite.close()
