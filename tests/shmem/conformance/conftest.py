@@ -13,6 +13,10 @@ from shmem_cases import Suite
 from shmem_ranks import Ranks, Target
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--headers", default=None, help="a folder with another src/ to compile the kernels with")
+
+
 @pytest.fixture(params=["p2p"])
 def transport(request: pytest.FixtureRequest) -> str:
     """How ranks reach each other. Another transport is another word here and a way for `Ranks` to connect by it."""
@@ -26,13 +30,18 @@ def all_types(target: Target) -> bool:
 
 
 @pytest.fixture
-def make_suite(make_ranks: Callable[..., Ranks], transport: str, all_types: bool) -> Iterator[Callable[..., Suite]]:
+def make_suite(
+    request: pytest.FixtureRequest, make_ranks: Callable[..., Ranks], transport: str, all_types: bool
+) -> Iterator[Callable[..., Suite]]:
     """make_suite(size, family, room=..., few=..., flags=..., ...) on the target."""
     made: list[Suite] = []
+    headers = request.config.getoption("--headers", None)
     assert transport == "p2p"
 
     def make(size: int, family: str, *, few: bool = False, flags: Any = (), seed: int = 1, **options: Any) -> Suite:
         ranks = make_ranks(size, **options)
+        if headers:  # quoted includes look there first
+            flags = ("-iquote", headers, *flags)
         made.append(Suite(ranks, family, all_types=all_types and not few, flags=flags, seed=seed))
         return made[-1]
 
