@@ -117,6 +117,14 @@ def test_wrong_results_end_the_run(op, monkeypatch):
     assert any("Mismatch" in text for text in caught.value.tracebacks.values()), caught.value
 
 
+@pytest.mark.gpu
+def test_on_a_gpu():
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("no CUDA GPU here")
+    report = run_shmem(ShmemSettings(device="cuda", sizes=(8, 65536), blocks=(1, 4), iters=4))
+    assert {row.op for row in report.rows} == {case.op for case in ShmemSettings().cases()}
+
+
 def test_what_the_nvshmem_program_says_is_read():
     cases = ShmemSettings(device="cuda", ops=("p", "put_signal"), sizes=(8,), scopes=("block",)).cases()
     text = nvshmem_peer.lines(cases, 5)

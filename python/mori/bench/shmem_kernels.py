@@ -31,6 +31,19 @@ _NUMBERED = ("latency", "collectives")  # units whose rounds raise signals
 _MOST_LANES = 1024 * 512  # groups of one launch, at most
 
 
+#: By the kind of case that launches them (collectives copy, too, for their limit).
+_KERNELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "bandwidth": {"rma": ("bench_put", "bench_get", "bench_copy")},
+    "latency": {"latency": ("bench_p", "bench_put_signal", "bench_bare")},
+    "atomic": {"atomics": ("bench_atomic_add", "bench_atomic_fetch_add", "bench_bare_add")},
+    "meeting": {"collectives": ("bench_sync", "bench_barrier", "bench_exchange")},
+    "collective": {
+        "collectives": ("bench_broadcast", "bench_fcollect", "bench_alltoall", "bench_reduce", "bench_exchange"),
+        "rma": ("bench_copy",),
+    },
+}
+
+
 class BenchArgs(ctypes.Structure):
     """mori::ShmemBenchArgs of data/shmem/bench.hpp."""
 
@@ -80,6 +93,15 @@ class Place:
         self._round = 0
         self._ns_per_tick = 1e9 / ctx.core_device.properties.clock_hz
         ctx.barrier()
+
+    def load(self, kinds: set[str]) -> None:
+        """Collective. Compiles and loads what these kinds of cases launch: loading may wait for a GPU, on which another
+        rank's kernel would be waiting for this rank."""
+        for kind in sorted(kinds):
+            for unit, kernels in _KERNELS[kind].items():
+                for kernel in kernels:
+                    self._module(unit).kernel(kernel)
+        self.ctx.barrier(timeout=600)
 
     def advance(self, rounds: int) -> None:
         """For a rank that takes no part in a launch: signals have grown all the same."""

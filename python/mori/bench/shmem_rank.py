@@ -54,7 +54,9 @@ def run_rank(rank: int, size: int, uid: Any, settings: ShmemSettings, devices: i
     cases = settings.cases()
     room = max(16, *(landing_bytes(case, size) for case in cases))
     with mori.init(uid=uid, rank=rank, world_size=size, device=device, heap_bytes=room + (16 << 20)) as ctx:
-        bench = _Rank(ctx, Place(ctx, room), settings)
+        place = Place(ctx, room)
+        place.load({case.kind for case in cases})
+        bench = _Rank(ctx, place, settings)
         progress = Pulse(pulse if rank == 0 else "")
         progress.phase("cases", len(cases))
         times: Times = {}
