@@ -328,6 +328,11 @@ def _refused(word: _core.ErrorWord) -> MoriError:
     if word.refusal == "unreachable":
         why = "is not one" if word.peer >= word.expected else "cannot be reached from here"
         return ConfigError(f"pe={word.peer} of {word.expected} PEs {why}; nothing was written")
+    if word.refusal == "workspace":
+        return ConfigError(
+            f"workspace_bytes={word.seen} of a team is too little for a reduction, which needs {word.expected}; "
+            "nothing was written"
+        )
     if word.refusal == "stale":
         return ConfigError(
             "routing: its dispatch was refused or failed, or it is of a dispatcher made with other arguments; "

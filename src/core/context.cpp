@@ -58,6 +58,8 @@ const char* refusal_name(Refusal refusal) {
       return "expert_capacity";
     case Refusal::unreachable:
       return "unreachable";
+    case Refusal::workspace:
+      return "workspace";
   }
   return "unknown refusal";
 }

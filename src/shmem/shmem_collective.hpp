@@ -8,7 +8,8 @@
 // the same symmetric objects). `dest` is symmetric and ready to be written on all members when any of them
 // calls; `source` is any memory of this device. On return `dest` holds the result for all lanes of the group,
 // and `source` may be written again. No alignment is asked for. With 0 elements the members only meet.
-// Fails: false on the deadline: Wait::team, a PE that has not come. `dest` is then unspecified.
+// Fails: false on the deadline: Wait::team, a PE that has not come. `dest` is then unspecified. A reduction
+// in a team with less than 16 bytes of workspace for each member is refused.
 #pragma once
 #include "src/core/device/numeric.hpp"
 #include "src/shmem/shmem_team.hpp"
@@ -94,6 +95,13 @@ template <class Group, class T, class Combine>
                                       const T* source, size_t nelems, Combine combine) {
   using Sum = Accumulator<T>;
   const uint64_t row_bytes = team.workspace_bytes / team.size / 16 * 16;
+  if (row_bytes == 0) {  // all members see the same, so none is left waiting
+    if (group.lane() == 0)
+      fail(ctx.world, Wait::none, Refusal::workspace, ctx.world.rank, 16ull * team.size,
+           team.workspace_bytes);
+    return false;
+  }
+  static_assert(sizeof(T) <= 8, "two elements at least in a row of 16 bytes");
   const size_t row = row_bytes / sizeof(T), piece = (row - 1) * team.size;  // a part rounds up by less than 1
   T* rows = symmetric<T>(ctx, team.workspace);
   const auto row_of = [&](uint32_t member) {

@@ -19,8 +19,9 @@ MORI_DEVICE uint32_t team_pe(const Team& team, uint32_t index) { return team.sta
 MORI_DEVICE int team_translate_pe(const Team& from, uint32_t index, const Team& to) {
   if (index >= from.size) return -1;
   const uint32_t pe = team_pe(from, index);
-  if (pe < to.start || (pe - to.start) % to.stride != 0) return -1;
-  const uint32_t there = (pe - to.start) / to.stride;
+  const uint32_t stride = to.stride == 0 ? 1 : to.stride;  // 0: a team of one
+  if (pe < to.start || (pe - to.start) % stride != 0) return -1;
+  const uint32_t there = (pe - to.start) / stride;
   return there < to.size ? int(there) : -1;
 }
 

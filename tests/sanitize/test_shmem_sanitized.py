@@ -80,11 +80,6 @@ MUTANTS = {
         "    sync();  // the flag may be written again\n",
         "",
     ),
-    "barrier-signals-before-all-lanes-wrote": (
-        "src/shmem/shmem_team.hpp",
-        "  group.sync();  // all lanes have read it, and their writes come before the signals\n",
-        "",
-    ),
     "barrier-left-before-all-lanes-waited": (
         "src/shmem/shmem_team.hpp",
         "return group.all(came);",
@@ -126,6 +121,11 @@ FAMILY_MUTANTS = {
         "src/shmem/shmem_team.hpp",
         "signal_op<Order::release>(",
         "signal_op<Order::relaxed>(",
+    ),
+    "step-signals-before-all-lanes-wrote": (
+        "src/shmem/shmem_team.hpp",
+        "  group.sync();  // all lanes have read it, and their writes come before the signals\n",
+        "",
     ),
     "get-returns-before-all-lanes-have": (
         "src/shmem/shmem_rma.hpp",

@@ -33,6 +33,7 @@ enum class Refusal : uint64_t {
   expert_capacity =
       5,  ///< ep: more rows for an expert of `peer` than it has slots: expected = slots, seen = rows
   unreachable = 6,  ///< shmem: no way leads to `peer`, or there is no such PE: expected = number of PEs
+  workspace = 7,    ///< shmem: a team's memory for reductions: expected = bytes needed, seen = bytes
   stale =
       4,  ///< ep: a routing handle whose rows were overwritten: expected = its epoch, seen = the present one
 };
