@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from host_cases import CASES, run_cases
+from mori.shmem._operations import Operations
 from mori.testing import run_ranks
 
 pytestmark = pytest.mark.timeout(100)
@@ -21,6 +22,12 @@ def test_processes(size: int) -> None:
 def test_threads_on_lanes(lanes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORI_CPU_LANES", lanes)
     run_ranks(run_cases, 2, mode="thread", timeout=80)
+
+
+def test_the_way_of_big_transfers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU leaves to its copy engines, by torch's copies; here for everything over 100 bytes."""
+    monkeypatch.setattr(Operations, "_is_big", lambda self, nbytes: nbytes > 100)
+    run_ranks(run_cases, 3, mode="thread", timeout=80)
 
 
 def test_every_operation_has_a_case() -> None:
