@@ -153,11 +153,12 @@ def own(kind: str) -> None:
 
 def direct_first(kind: str) -> None:
     """p2p is preferred where it reaches the memory without a detour."""
-    a, b, mine, _, local, _, session = pair(kind, None, 0, -1)
+    a, b, mine, theirs, local, _, session = pair(kind, None, 0, -1)
     session.open()
     assert local.device_bus_id == mine.device.properties.pci_bus_id.lower() != ""
     assert session.explain().chosen == "p2p", str(session.explain())
     a.close(), b.close()
+    del theirs
 
 
 def cancelled(kind: str, backend: str) -> None:
@@ -183,13 +184,14 @@ def cancelled(kind: str, backend: str) -> None:
 def broken(kind: str, backend: str) -> None:
     """The GPU refuses a copy (FAKE_HIP_FAIL_COPY=1000), at either end."""
     for here, there in ((0, -1), (-1, 0)):
-        a, b, _, _, _, _, session = pair(kind, backend, here, there)
+        a, b, *memory, session = pair(kind, backend, here, there)  # the memories live as long as this
         for post in (session.write, session.read):
             status = post(0, 0, 1000, session.allocate_transfer_uid())
             assert end(status) == StatusCode.ERR_GPU_OP, (status.Code(), status.Message())
             status = post(0, 0, 2000, session.allocate_transfer_uid())
             assert end(status) == StatusCode.SUCCESS, status.Message()
         a.close(), b.close()
+        del memory
 
 
 if __name__ == "__main__":
