@@ -37,6 +37,8 @@ GPU_TARGETS = [pytest.param(Target(kind), marks=pytest.mark.gpu, id=kind) for ki
 
 def quick(device: Any) -> list[str]:
     """Flags that compile fast: the tests run for less time than their kernels compile."""
+    if device.kind == "cuda":
+        return ["-Xcicc", "-O1", "-Xptxas", "-O1"]
     if device.kind != "cpu":
         return []
     return ["-O1"] if device.properties.warp_size == 1 else ["-O0"]

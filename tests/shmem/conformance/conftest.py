@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The suite runs on what tests/shmem/conftest.py offers: fast CPU, lanes of 32 and 64, GPUs. The fast CPU goes through all
-types, the others, where compilers take longer, through one of every size and kind."""
+"""The suite runs on what tests/shmem/conftest.py offers: fast CPU, lanes of 32 and 64, GPUs. The fast CPU goes through
+all types, the others, where compilers take longer, through one of every size and kind."""
 
 from __future__ import annotations
 
