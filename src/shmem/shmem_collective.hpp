@@ -90,10 +90,28 @@ MORI_DEVICE size_t part_begin(const Team& team, size_t nelems, uint32_t part) {
   return nelems / team.size * part + nelems % team.size * part / team.size;
 }
 
+/// rows[i] = row_of(0)[i] combined with row_of(1)[i] and so on, for i < count. Callers: the group.
+template <class Group, class T, class RowOf, class Combine>
+MORI_DEVICE void combine_rows(const Group& group, const Team& team, T* rows, size_t count, RowOf row_of,
+                              Combine combine) {
+  using Sum = Accumulator<T>;
+  constexpr size_t kTile =
+      kWarpSize == 1 ? 64 : 1;  // of a lane at a time: one that stands for many has vectors
+  for (size_t start = group.lane() * kTile; start < count; start += group.lanes() * kTile) {
+    const size_t size = count - start < kTile ? count - start : kTile;
+    typename Sum::Type sum[kTile];
+    for (size_t i = 0; i < size; ++i) sum[i] = Sum::load(row_of(0)[start + i]);
+    for (uint32_t member = 1; member < team.size; ++member) {
+      const T* row = row_of(member) + start;
+      for (size_t i = 0; i < size; ++i) sum[i] = combine(sum[i], Sum::load(row[i]));
+    }
+    for (size_t i = 0; i < size; ++i) rows[start + i] = Sum::round(sum[i]);
+  }
+}
+
 template <class Group, class T, class Combine>
 [[nodiscard]] MORI_DEVICE bool reduce(const Group& group, const Ctx& ctx, const Team& team, T* dest,
                                       const T* source, size_t nelems, Combine combine) {
-  using Sum = Accumulator<T>;
   const uint64_t row_bytes = team.workspace_bytes / team.size / 16 * 16;
   if (row_bytes == 0) {  // all members see the same, so none is left waiting
     if (group.lane() == 0)
@@ -116,12 +134,7 @@ template <class Group, class T, class Combine>
     });
     if (!step(group, ctx, team, Wait::team)) return false;
     const size_t begin = part_begin(team, count, team.index), end = part_begin(team, count, team.index + 1);
-    for (size_t i = group.lane(); i < end - begin; i += group.lanes()) {
-      typename Sum::Type sum = Sum::load(row_of(0)[i]);
-      for (uint32_t member = 1; member < team.size; ++member)
-        sum = combine(sum, Sum::load(row_of(member)[i]));
-      rows[i] = Sum::round(sum);
-    }
+    combine_rows(group, team, rows, end - begin, row_of, combine);
     group.sync();
     for_members(team, [&](uint32_t member) {
       put_nbi(group, ctx, dest + done + begin, rows, end - begin, team_pe(team, member));

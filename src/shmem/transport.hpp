@@ -37,8 +37,8 @@ template <class T>
 [[nodiscard]] MORI_DEVICE T* ptr(const Ctx& ctx, T* mine, uint32_t pe) {
   if (pe >= ctx.world.world_size) return nullptr;
   const uint64_t* bases = global<const uint64_t>(ctx.world.bases);
-  const uint64_t theirs = bases[pe];
-  return theirs == 0 ? nullptr : global<T>(reinterpret_cast<uint64_t>(mine) - bases[ctx.world.rank] + theirs);
+  const uint64_t theirs = load_constant(bases + pe), ours = load_constant(bases + ctx.world.rank);
+  return theirs == 0 ? nullptr : global<T>(reinterpret_cast<uint64_t>(mine) - ours + theirs);
 }
 
 /// Refuses an operation. Callers: any lane; the first one's word stays.

@@ -64,16 +64,17 @@ def run(settings: ShmemSettings, gpus: int, limit_s: float) -> tuple[Found, str]
         return {}, "nvshmem skipped: there is no nvcc to compile its program with"
     try:
         with tempfile.TemporaryDirectory(prefix="mori-bench-") as place:
-            return _run(settings, folder, nvcc, Path(place), limit_s), ""
+            return _run(settings, folder, nvcc, Path(place), limit_s)
     except (MoriError, OSError, subprocess.SubprocessError) as error:
         if isinstance(error, Mismatch):
             raise
         return {}, f"nvshmem failed: {str(error)[-600:]}"
 
 
-def _run(settings: ShmemSettings, folder: Path, nvcc: str, place: Path, limit_s: float) -> Found:
+def _run(settings: ShmemSettings, folder: Path, nvcc: str, place: Path, limit_s: float) -> tuple[Found, str]:
     import torch
 
+    note = ""
     deadline = time.monotonic() + limit_s
     program = place / "nvshmem_peer"
     major, minor = torch.cuda.get_device_capability(0)
@@ -104,7 +105,10 @@ def _run(settings: ShmemSettings, folder: Path, nvcc: str, place: Path, limit_s:
                 process.stdin.write(text.encode())
                 process.stdin.close()
         for rank, process in enumerate(processes):
-            code = process.wait(timeout=max(1.0, deadline - time.monotonic()))
+            try:
+                code = process.wait(timeout=max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:  # what it has measured until then counts
+                code, note = 0, f"nvshmem: stopped after {limit_s:.0f} s, cases are missing"
             said = outputs[rank].read_text(errors="replace")
             parse(said)  # raises what is wrong
             if code != 0:
@@ -117,7 +121,7 @@ def _run(settings: ShmemSettings, folder: Path, nvcc: str, place: Path, limit_s:
     for index, ns in second.items():
         collective = cases[index].kind in ("meeting", "collective")
         first[index] = np.maximum(first[index], ns) if collective and index in first else first.get(index, ns)
-    return first
+    return first, note
 
 
 def lines(cases: Sequence[ShmemCase], iters: int) -> str:

@@ -227,6 +227,10 @@ MORI_DEVICE void pause(uint32_t iteration) {
 #endif
 }
 
+template <class T>
+MORI_DEVICE T load_constant(const T* p) {
+  return *p;
+}
 MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return *p; }
 MORI_DEVICE void store_streaming(vec16* p, vec16 value) { *p = value; }

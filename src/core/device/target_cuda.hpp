@@ -263,6 +263,11 @@ MORI_DEVICE void pause(uint32_t iteration) {
   if (iteration > 32) __nanosleep(iteration > 256 ? 256 : 32);
 }
 
+/// Memory that nobody writes while the kernel runs. An acquire does not make the compiler load it again.
+template <class T>
+MORI_DEVICE T load_constant(const T* p) {
+  return __ldg(p);
+}
 /// Data that is read again soon.
 MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) {

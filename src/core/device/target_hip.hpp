@@ -191,6 +191,10 @@ MORI_DEVICE void pause(uint32_t iteration) {
   if (iteration > 32) __builtin_amdgcn_s_sleep(1);
 }
 
+template <class T>
+MORI_DEVICE T load_constant(const T* p) {
+  return *p;
+}
 MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return __builtin_nontemporal_load(p); }
 MORI_DEVICE void store_streaming(vec16* p, vec16 value) { __builtin_nontemporal_store(value, p); }

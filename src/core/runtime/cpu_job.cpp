@@ -17,8 +17,9 @@ namespace {
 // 8 ranks that exchange 7 MB on 2 cores: 1.6 ms; with 400 yields 3.9 ms, without sleeping 5.1 ms. Exchanges
 // of 64 KB between them take the same 80 us with all three.
 constexpr uint32_t kYieldsBeforeSleep = 50;
-constexpr uint64_t kBusyGap_ns = 20'000;  // a lane that worked this long between two waits was not stuck
-constexpr long kSleep_ns = 1'000;         // plus the kernel's timer slack, 50 us by default
+constexpr uint64_t kBusyGap_ns =
+    600;  // more than a poll: a lane that worked so long between two looks waits anew
+constexpr long kSleep_ns = 1'000;  // plus the kernel's timer slack, 50 us by default
 #if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kGuardBytes = 0;  // the sanitizer sees the end itself
 #else

@@ -404,6 +404,7 @@ int main(int argc, char** argv) {
       printf("%d", index);
       for (double ns : found) printf(" %.3f", ns);
       printf("\n");
+      fflush(stdout);  // what has been measured counts, whatever comes
     }
     nvshmem_barrier_all();
   }
