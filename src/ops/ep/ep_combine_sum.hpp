@@ -93,15 +93,16 @@ MORI_DEVICE void sum_packs(const CombineSum& s, T* out, uint32_t start) {
 // One lane is the warp: plain loops over a piece of the row, which the compiler makes vectors of.
 inline constexpr uint32_t kPieceElements = 1024;  // the sum and a row's piece stay in the first-level cache
 
-#define MORI_SUM_LOOPS(T)                                                                     \
-  MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n) {               \
-    for (uint32_t i = 0; i < n; ++i) sum[i] += to_float(row[i]);                              \
-  }                                                                                           \
-  MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n, float weight) { \
-    for (uint32_t i = 0; i < n; ++i) sum[i] += multiply(weight, to_float(row[i]));            \
-  }                                                                                           \
-  MORI_CPU_CLONES static void round_piece(T* out, const float* sum, uint32_t n) {             \
-    for (uint32_t i = 0; i < n; ++i) from_float(sum[i], out[i]);                              \
+#define MORI_SUM_LOOPS(T)                                                                          \
+  [[maybe_unused]] MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n) {   \
+    for (uint32_t i = 0; i < n; ++i) sum[i] += to_float(row[i]);                                   \
+  }                                                                                                \
+  [[maybe_unused]] MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n,     \
+                                                         float weight) {                           \
+    for (uint32_t i = 0; i < n; ++i) sum[i] += multiply(weight, to_float(row[i]));                 \
+  }                                                                                                \
+  [[maybe_unused]] MORI_CPU_CLONES static void round_piece(T* out, const float* sum, uint32_t n) { \
+    for (uint32_t i = 0; i < n; ++i) from_float(sum[i], out[i]);                                   \
   }
 MORI_SUM_LOOPS(bfloat16)
 MORI_SUM_LOOPS(float16)
