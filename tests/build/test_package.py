@@ -110,6 +110,7 @@ def test_wheel_has_code_objects_and_headers(manifest: dict[str, Any]) -> None:
 def test_wheel_has_nothing_else() -> None:
     allowed = r"mori/.*\.(py|pyi|typed|npz)|mori/_core\..*\.so|mori/kernels/.*\.(so|fatbin|hsaco|json)"
     allowed += r"|mori/include/.*\.hpp|mori/cmake/.*\.(cmake|json)|mori_comm-.*"
+    allowed += r"|mori/bench/data/shmem/.*\.(cpp|hpp|cu)"
     allowed += r"|_editable_\w*mori_comm\.\w+|\.\./.*bin/mori|.*\.pyc"
     assert [f for f in installed_files() if not re.fullmatch(allowed, f)] == []
 
