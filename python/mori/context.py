@@ -333,6 +333,11 @@ def _refused(word: _core.ErrorWord) -> MoriError:
             f"workspace_bytes={word.seen} of a team is too little for a reduction, which needs {word.expected}; "
             "nothing was written"
         )
+    if word.refusal == "unregistered":
+        return ConfigError(
+            f"{word.expected} bytes at {word.seen:#x} of rank {word.peer} are not registered with its NIC: memory of "
+            "the heap is, other memory after ctx.register(tensor); nothing was sent"
+        )
     if word.refusal == "stale":
         return ConfigError(
             "routing: its dispatch was refused or failed, or it is of a dispatcher made with other arguments; "

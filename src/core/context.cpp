@@ -60,6 +60,8 @@ const char* refusal_name(Refusal refusal) {
       return "unreachable";
     case Refusal::workspace:
       return "workspace";
+    case Refusal::unregistered:
+      return "unregistered";
   }
   return "unknown refusal";
 }
@@ -75,7 +77,8 @@ Context::Context(std::shared_ptr<Device> device, const Group& group)
             .error = error_memory_.device,
             .timeout_ticks = ticks(group.timeout_ns, device_->properties().clock_hz),
             .rank = group.rank,
-            .world_size = group.world_size};
+            .world_size = group.world_size,
+            .fabric = 0};
 }
 
 Context::~Context() { device_->free_host(error_memory_); }

@@ -66,6 +66,6 @@ struct ShmemHostArgs {
   uint32_t pe;  ///< target; who sets what is awaited, or kAnyPe; root of a broadcast, as member of the team
   uint32_t option;  ///< Cmp or SignalOp
 };
-static_assert(sizeof(ShmemHostArgs) == 144, "layout");
+static_assert(sizeof(ShmemHostArgs) == 152, "layout");
 
 }  // namespace mori

@@ -26,6 +26,6 @@ struct ShmemSelfTestArgs {
   uint32_t distance;  ///< from my rank to the first that I write to
   uint32_t pes;       ///< how many ranks each group writes to
 };
-static_assert(sizeof(ShmemSelfTestArgs) == 104, "layout");
+static_assert(sizeof(ShmemSelfTestArgs) == 112, "layout");
 
 }  // namespace mori

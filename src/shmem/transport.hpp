@@ -1,15 +1,18 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// Which way leads to a PE. Every SHMEM operation goes through reach(): today the one way is load and store;
-// another transport is another branch here.
+// Which way leads to a PE. Every SHMEM operation goes through reach(): by load and store where the PE's heap
+// is mapped here, by a queue to its NIC where one was made, else refused.
 //
 //   Ctx                                  a context; made of a World where none is asked for
 //   ptr(ctx, mine, pe)                   `pe`'s copy of a symmetric object for loads and stores, or null
-//   reach(ctx, mine, pe, direct)         direct(that copy), or the error word says that there is no way
+//   reach(ctx, mine, pe, direct, queued) direct(that copy), or queued(), or the error word says that there is
+//   no
+//                                        way
 #pragma once
 #include "src/core/device/collective.hpp"
 #include "src/shmem/team.hpp"
+#include "src/transport/ibgda/types.hpp"
 #include "src/transport/p2p/p2p.hpp"
 
 namespace mori::shmem {
@@ -46,6 +49,25 @@ MORI_DEVICE_NOINLINE void refuse_unreachable(const World& world, uint32_t pe) {
   fail(world, Wait::none, Refusal::unreachable, pe, world.world_size, 0);
 }
 
+/// Whether what is for `pe` is posted to a queue. Callers: any lane.
+MORI_DEVICE bool has_queue(const World& world, uint32_t pe) {
+  if (world.fabric == 0 || pe >= world.world_size) return false;
+  const ibgda::Fabric* fabric = global<const ibgda::Fabric>(world.fabric);
+  return ibgda::Path(global<const ibgda::RemoteHeap>(fabric->heaps)[pe].path) == ibgda::Path::queue;
+}
+
+/// Without queues (World::fabric is 0) the second branch is a call away from the operation's code.
+template <class T, class Direct, class Queued>
+MORI_DEVICE void reach(const Ctx& ctx, T* mine, uint32_t pe, const Direct& direct, const Queued& queued) {
+  if (T* theirs = ptr(ctx, mine, pe)) {
+    direct(theirs);
+  } else if (has_queue(ctx.world, pe)) {
+    queued();
+  } else {
+    refuse_unreachable(ctx.world, pe);
+  }
+}
+/// An operation that no queue carries yet.
 template <class T, class Direct>
 MORI_DEVICE void reach(const Ctx& ctx, T* mine, uint32_t pe, const Direct& direct) {
   if (T* theirs = ptr(ctx, mine, pe)) {

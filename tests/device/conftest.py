@@ -79,7 +79,7 @@ class Lab:
     def arguments(self, out: int = 0, source: int = 0, count: int = 0, value: int = 0, timeout_s: float = 20) -> bytes:
         """mori::SelfTestArgs."""
         ticks = int(timeout_s * self.device.properties.clock_hz)
-        return struct.pack("<QQQIIQQQQ", 0, self._error, ticks, 0, 1, out, source, count, value)
+        return struct.pack("<QQQIIQQQQQ", 0, self._error, ticks, 0, 1, 0, out, source, count, value)
 
     def launch(
         self,

@@ -30,7 +30,7 @@ def compile_object(folder: Path, source: str, *extra: str) -> Path:
 
 def test_kernels_are_found_beside_the_library() -> None:
     assert Path(mori.__file__).name == "__init__.py"
-    assert _core.open_device("cpu").function("selftest", "selftest_nop", 64).name == "selftest_nop"
+    assert _core.open_device("cpu").function("selftest", "selftest_nop", 72).name == "selftest_nop"
 
 
 def test_a_missing_folder_names_the_file(tmp_path: Path) -> None:
@@ -40,21 +40,21 @@ def test_a_missing_folder_names_the_file(tmp_path: Path) -> None:
 
 def test_an_unknown_kernel_lists_those_there_are(cpu_lab: Any) -> None:
     with pytest.raises(ConfigError, match=r"no kernel nosuch \(unit selftest\).*selftest_nop.*selftest_copy"):
-        cpu_lab.device.function("selftest", "nosuch", 64)
+        cpu_lab.device.function("selftest", "nosuch", 72)
 
 
-@pytest.mark.parametrize("bytes_", [0, 63, 72])
+@pytest.mark.parametrize("bytes_", [0, 71, 80])
 def test_another_argument_block_is_refused(cpu_lab: Any, bytes_: int) -> None:
     for _ in range(2):
-        with pytest.raises(ConfigError, match=f"argument block of 64 bytes, not {bytes_}"):
+        with pytest.raises(ConfigError, match=f"argument block of 72 bytes, not {bytes_}"):
             cpu_lab.device.function("selftest", "selftest_nop", bytes_)
-        cpu_lab.device.function("selftest", "selftest_nop", 64)
+        cpu_lab.device.function("selftest", "selftest_nop", 72)
 
 
 def test_functions_are_cached(cpu_lab: Any) -> None:
-    first = cpu_lab.device.function("selftest", "selftest_nop", 64)
-    assert cpu_lab.device.function("selftest", "selftest_nop", 64) is first
-    assert (first.name, first.args_bytes) == ("selftest_nop", 64)
+    first = cpu_lab.device.function("selftest", "selftest_nop", 72)
+    assert cpu_lab.device.function("selftest", "selftest_nop", 72) is first
+    assert (first.name, first.args_bytes) == ("selftest_nop", 72)
 
 
 def test_not_a_library(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_two_kernels_of_one_name(tmp_path: Path) -> None:
 def test_more_threads_than_the_kernel_declares(tmp_path: Path) -> None:
     folder = compile_object(tmp_path, NARROW, str(ROOT / "src/core/device/cpu_object.cpp"))
     device = _core.open_device("cpu", 0, str(folder))
-    function = device.function("narrow", "narrow", 64)
-    device.launch(function, _core.LaunchShape(1, 4), 0, bytes(64))
+    function = device.function("narrow", "narrow", 72)
+    device.launch(function, _core.LaunchShape(1, 4), 0, bytes(72))
     with pytest.raises(ConfigError, match="warps=5"):
-        device.launch(function, _core.LaunchShape(1, 5), 0, bytes(64))
+        device.launch(function, _core.LaunchShape(1, 5), 0, bytes(72))

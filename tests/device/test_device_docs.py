@@ -39,7 +39,7 @@ def test_the_example_kernel_sums_rows(tmp_path: Path, lanes: int) -> None:
 
 def test_the_message_about_divergence_is_the_real_one() -> None:
     device = _core.open_device("cpu", 0, "", 32)
-    arguments = bytes(64)  # mori::SelfTestArgs
+    arguments = bytes(72)  # mori::SelfTestArgs
     kernel = device.function("selftest", "selftest_diverge", len(arguments))
     with pytest.raises(MoriError) as caught:
         device.launch(kernel, _core.LaunchShape(3, 2), 0, arguments)

@@ -87,12 +87,12 @@ def test_streams_and_the_default_stream_run_side_by_side(cpu_lab: Any, stream: i
 
 def test_arguments_are_copied_at_launch(cpu_lab: Any, stream: int) -> None:
     out, signal, release = gate(cpu_lab)
-    function = cpu_lab.device.function("selftest", "selftest_wait", 64)
+    function = cpu_lab.device.function("selftest", "selftest_wait", 72)
     from mori import _core
 
     arguments = bytearray(cpu_lab.arguments(out=out, source=signal, value=1))
     cpu_lab.device.launch(function, _core.LaunchShape(), stream, arguments)
-    arguments[:] = bytes(64)
+    arguments[:] = bytes(72)
     release()
     cpu_lab.device.synchronize(stream)
     assert cpu_lab.read(out, np.uint64, 1)[0] == 1

@@ -57,7 +57,7 @@ def gpu_heap(rank: int, world_size: int, uid: bytes, **options: Any) -> Iterator
 
 def arguments(*, out: int = 0, source: int = 0, count: int = 0, value: int = 0) -> bytes:
     """SelfTestArgs (src/core/device/selftest.hpp) without a world."""
-    return struct.pack("<QQQIIQQQQ", 0, 0, 0, 0, 1, out, source, count, value)
+    return struct.pack("<QQQIIQQQQQ", 0, 0, 0, 0, 1, 0, out, source, count, value)
 
 
 def test_properties_agree_with_torch(device: _core.Device) -> None:
@@ -99,7 +99,7 @@ def test_memory(device: _core.Device) -> None:
 
 
 def test_launch_on_torchs_stream_and_into_a_graph(device: _core.Device) -> None:
-    copy = device.function("selftest", "selftest_copy", 64)
+    copy = device.function("selftest", "selftest_copy", 72)
     blocks, warps, row = 8, 4, 4096
     source = torch.randint(0, 255, (blocks * warps, row), dtype=torch.uint8, device="cuda")
     out = torch.zeros_like(source)
@@ -123,7 +123,7 @@ def test_launch_on_torchs_stream_and_into_a_graph(device: _core.Device) -> None:
 
 
 def test_own_streams_and_host_memory(device: _core.Device) -> None:
-    copy = device.function("selftest", "selftest_copy", 64)
+    copy = device.function("selftest", "selftest_copy", 72)
     pinned = device.allocate_host(4096)
     source = torch.arange(512, dtype=torch.int64, device="cuda")
     torch.cuda.synchronize()
@@ -143,10 +143,10 @@ def test_own_streams_and_host_memory(device: _core.Device) -> None:
 
 
 def test_functions_are_checked_and_cached(device: _core.Device) -> None:
-    function = device.function("selftest", "selftest_shared", 64)
-    assert device.function("selftest", "selftest_shared", 64).name == function.name
-    with pytest.raises(ConfigError, match="argument block of 64 bytes, the host has one of 72"):
-        device.function("selftest", "selftest_shared", 72)
+    function = device.function("selftest", "selftest_shared", 72)
+    assert device.function("selftest", "selftest_shared", 72).name == function.name
+    with pytest.raises(ConfigError, match="argument block of 72 bytes, the host has one of 80"):
+        device.function("selftest", "selftest_shared", 80)
     with pytest.raises(ConfigError, match="no kernel 'absent'"):
         device.function("selftest", "absent", 64)
     with pytest.raises(ConfigError, match=r"no code object .*absent"):
@@ -157,7 +157,7 @@ def test_functions_are_checked_and_cached(device: _core.Device) -> None:
 def test_more_shared_memory_than_the_default(device: _core.Device) -> None:
     if KIND != "cuda":
         pytest.skip("only CUDA has shared memory to opt in to")
-    function = device.function("selftest", "selftest_shared", 64)
+    function = device.function("selftest", "selftest_shared", 72)
     lanes = 2 * device.properties.warp_size
     out = torch.zeros(lanes + 2, dtype=torch.int64, device="cuda")
     torch.cuda.synchronize()
@@ -168,7 +168,7 @@ def test_more_shared_memory_than_the_default(device: _core.Device) -> None:
 
 
 def test_a_wrong_launch_is_refused(device: _core.Device) -> None:
-    nop = device.function("selftest", "selftest_nop", 64)
+    nop = device.function("selftest", "selftest_nop", 72)
     with pytest.raises(Exception, match="launching 'selftest_nop' with 1 blocks of 100 warps"):
         device.launch(nop, _core.LaunchShape(blocks=1, warps=100), 0, arguments())
     device.launch(nop, _core.LaunchShape(), 0, arguments())

@@ -95,7 +95,7 @@ class Ranks {
       rank.device_ = core::open_cpu(0, {options.kernel_dir, options.lanes, options.threads});
       rank.bases_ = bases;
       rank.world_ = {reinterpret_cast<uint64_t>(rank.bases_.data()), reinterpret_cast<uint64_t>(&rank.error_),
-                     timeout_ns, r, options.ranks};
+                     timeout_ns, r, options.ranks, 0};
     }
   }
 

@@ -123,7 +123,7 @@ class Ranks:
         """mori::World."""
         ticks = int(self.timeout_s * self.devices[rank].properties.clock_hz)
         bases = self.heaps[rank].bases_address
-        return struct.pack("<QQQII", bases, self.errors[rank].device, ticks, rank, self.size)
+        return struct.pack("<QQQIIQ", bases, self.errors[rank].device, ticks, rank, self.size, 0)
 
     def launch(self, rank: int, unit: str, name: str, arguments: bytes, *, blocks: int = 1, warps: int = 1) -> None:
         function = self.devices[rank].function(unit, name, len(arguments))

@@ -279,7 +279,7 @@ def test_it_compiles_for_gpus_that_are_not_here(source: Path, other: str) -> Non
     again = compile_object(source, target)
     assert again.path == compiled.path and not again.fresh
     if target.kind == "hip":
-        assert argument_bytes(compiled.path.read_bytes()) == {"add": 16, "warp_size": 16, "reach": 40}
+        assert argument_bytes(compiled.path.read_bytes()) == {"add": 16, "warp_size": 16, "reach": 48}
     source.write_text(source.read_text().replace("args.term", "args.turm"))
     with pytest.raises(ConfigError, match=rf"does not compile for {target.kind} {target.arch} (.|\n)*turm"):
         compile_object(source, target)

@@ -23,7 +23,7 @@ __all__ = ["NO_TEAM", "Launcher", "Stream"]
 
 Stream = Any  # None, a stream's handle, or a torch.cuda.Stream
 
-_ARGS = struct.Struct("<32s40s7Q4I")  # mori::ShmemHostArgs
+_ARGS = struct.Struct("<40s40s7Q4I")  # mori::ShmemHostArgs
 NO_TEAM = bytes(40)
 _MOVES = {int(op) for op in (Op.put, Op.get, Op.put_signal)}
 _COLLECTS = {int(op): op.name for op in (Op.broadcast, Op.fcollect, Op.alltoall)}

@@ -24,6 +24,7 @@ class World(ctypes.Structure):
         ("timeout_ticks", ctypes.c_uint64),  # of the device's clock; 0 waits for ever
         ("rank", ctypes.c_uint32),
         ("world_size", ctypes.c_uint32),
+        ("fabric", ctypes.c_uint64),  # queues to ranks that bases does not reach; 0: none
     )
 
 
@@ -41,4 +42,4 @@ class Team(ctypes.Structure):
     )
 
 
-assert (ctypes.sizeof(World), ctypes.sizeof(Team)) == (32, 40)
+assert (ctypes.sizeof(World), ctypes.sizeof(Team)) == (40, 40)

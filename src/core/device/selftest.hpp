@@ -17,6 +17,6 @@ struct SelfTestArgs {
   uint64_t count;
   uint64_t value;
 };
-static_assert(sizeof(SelfTestArgs) == 64, "layout");
+static_assert(sizeof(SelfTestArgs) == 72, "layout");
 
 }  // namespace mori

@@ -32,8 +32,10 @@ enum class Refusal : uint64_t {
       3,  ///< ep: a top-k id is out of range: peer = this rank, expected = number of experts, seen = id
   expert_capacity =
       5,  ///< ep: more rows for an expert of `peer` than it has slots: expected = slots, seen = rows
-  unreachable = 6,  ///< shmem: no way leads to `peer`, or there is no such PE: expected = number of PEs
-  workspace = 7,    ///< shmem: a team's memory for reductions: expected = bytes needed, seen = bytes
+  unreachable = 6,   ///< shmem: no way leads to `peer`, or there is no such PE: expected = number of PEs
+  workspace = 7,     ///< shmem: a team's memory for reductions: expected = bytes needed, seen = bytes
+  unregistered = 8,  ///< shmem: memory that the NIC may not touch: peer = this rank, expected = bytes, seen =
+                     ///< address
   stale =
       4,  ///< ep: a routing handle whose rows were overwritten: expected = its epoch, seen = the present one
 };
@@ -54,12 +56,14 @@ static_assert(sizeof(ErrorWord) == 64, "one cache line");
 
 /// One rank's view of its group. Passed by value in every argument block.
 struct World {
-  uint64_t bases;  ///< uint64_t[world_size] in device memory: start of each rank's heap, as mapped here
+  uint64_t bases;  ///< uint64_t[world_size] in device memory: start of each rank's heap, as mapped here; 0:
+                   ///< not by load and store
   uint64_t error;  ///< ErrorWord*, as the device sees it
   uint64_t timeout_ticks;  ///< of the target's clock(); 0 = wait for ever
   uint32_t rank;
   uint32_t world_size;
+  uint64_t fabric;  ///< ibgda::Fabric in device memory; 0: no queues, every rank is in `bases`
 };
-static_assert(sizeof(World) == 32, "layout");
+static_assert(sizeof(World) == 40, "layout");
 
 }  // namespace mori
