@@ -79,6 +79,7 @@ struct alignas(64) Queue {
   uint64_t messages;               ///< published requests; low bits are bnxt_re's MSN. Owner: who publishes
   uint64_t packets;                ///< of those; low bits are bnxt_re's PSN. Owner: who publishes
   alignas(64) uint64_t rung;       ///< end of what the NIC was told
+  uint64_t rings;                  ///< doorbells so far. Owner: ring_lock
   uint32_t ring_lock;              ///< 0 free; holder rings for all that is published
   alignas(64) uint64_t completed;  ///< end of what is done
   uint64_t consumed;               ///< completion entries taken. Owner: poll_lock
