@@ -38,6 +38,12 @@ const char* wait_name(Wait wait) {
       return "ep.combine: free combine buffer";
     case Wait::combine_rows:
       return "ep.combine: returned rows";
+    case Wait::queue_place:
+      return "ibgda.place";
+    case Wait::queue_completion:
+      return "ibgda.completion";
+    case Wait::queue_failed:
+      return "ibgda.queue";
   }
   return "unknown wait";
 }

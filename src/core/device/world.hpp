@@ -12,15 +12,18 @@ namespace mori {
 /// (core/runtime/error_word.cpp); products add their own values there and here.
 enum class Wait : uint64_t {
   none = 0,
-  barrier = 1,           ///< shmem: every rank enters the barrier
-  signal = 2,            ///< shmem: a signal named by the caller
-  grid = 3,              ///< the other blocks of this launch
-  value = 4,             ///< shmem: a variable named by the caller
-  team = 5,              ///< shmem: every member of a team enters a step of a collective
-  dispatch_counts = 16,  ///< ep: a peer announces how many rows it will send
-  dispatch_rows = 17,    ///< ep: a peer has written its rows
-  combine_credit = 18,   ///< ep: a peer's combine buffer is free
-  combine_rows = 19,     ///< ep: a peer has returned its rows
+  barrier = 1,            ///< shmem: every rank enters the barrier
+  signal = 2,             ///< shmem: a signal named by the caller
+  grid = 3,               ///< the other blocks of this launch
+  value = 4,              ///< shmem: a variable named by the caller
+  team = 5,               ///< shmem: every member of a team enters a step of a collective
+  dispatch_counts = 16,   ///< ep: a peer announces how many rows it will send
+  dispatch_rows = 17,     ///< ep: a peer has written its rows
+  combine_credit = 18,    ///< ep: a peer's combine buffer is free
+  combine_rows = 19,      ///< ep: a peer has returned its rows
+  queue_place = 40,       ///< ibgda: a place in a queue to `peer`, and the turns that posting takes
+  queue_completion = 41,  ///< ibgda: the NIC finishes what was posted to `peer`
+  queue_failed = 42,  ///< ibgda: the NIC gave an error: expected = family << 32 | queue, seen = Queue::error
 };
 
 /// What a kernel found wrong before it wrote anything (not a wait).
