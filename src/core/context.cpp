@@ -38,12 +38,16 @@ const char* wait_name(Wait wait) {
       return "ep.combine: free combine buffer";
     case Wait::combine_rows:
       return "ep.combine: returned rows";
-    case Wait::queue_place:
-      return "ibgda.place";
-    case Wait::queue_completion:
+    case Wait::ibgda_room:
+      return "ibgda.room";
+    case Wait::ibgda_turn:
+      return "ibgda.turn";
+    case Wait::ibgda_completion:
       return "ibgda.completion";
-    case Wait::queue_failed:
-      return "ibgda.queue";
+    case Wait::ibgda_error:
+      return "ibgda.error";
+    case Wait::ibgda_result:
+      return "ibgda.result";
   }
   return "unknown wait";
 }

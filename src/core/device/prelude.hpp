@@ -6,6 +6,8 @@
 //   MORI_KERNEL(name, Args, max_threads) { ... args ... }    a kernel over one argument struct of namespace
 //   mori kWarpSize  lane_id warp_id warps_per_block block_id grid_blocks global_warp grid_warps sync_warp
 //   sync_block  shuffle  ballot  any            by all lanes of the warp (block), never in divergent code
+//   active_lanes()              those that are here together: ballot, shuffle, sync of diverged code
+//   try_lock, unlock <Scope>    never in a loop that waits outside of the branch of success
 //   load_/store_ relaxed, acquire, release <Scope>, fetch_add_*         ordered accesses of 4 and 8 bytes
 //   fence_acq_rel, fence_seq_cst <Scope>                     order without an access; SHMEM's fence and quiet
 //   wait_until(location, value, ...)                         bounded; false = the error word is set, leave
@@ -82,6 +84,17 @@ MORI_DEVICE T fetch_modify_relaxed(T* p, T value) {
 template <Scope S, class T>
 MORI_DEVICE T compare_swap_relaxed(T* p, T expected, T desired) {
   return atomic_compare_swap<S>(p, expected, desired);
+}
+
+/// Takes a lock if it is free; never waits, since a lane of this warp may hold it: what the lock protects
+/// goes into the branch of success, and a waiting loop around both. Callers: any lane.
+template <Scope S>
+MORI_DEVICE bool try_lock(uint32_t* lock) {
+  return load_relaxed<S>(lock) == 0 && atomic_try_lock<S>(lock);
+}
+template <Scope S>
+MORI_DEVICE void unlock(uint32_t* lock) {
+  store_release<S>(lock, 0u);
 }
 
 MORI_DEVICE ErrorWord* error_word(const World& world) { return global<ErrorWord>(world.error); }

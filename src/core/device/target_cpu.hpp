@@ -97,6 +97,18 @@ MORI_DEVICE mask_t ballot(bool predicate) {
   return mask;
 }
 #endif
+/// Lanes of a warp that are at one place together: diverged code's ballot, shuffle and sync. Here nothing
+/// tells which lanes those are: every lane is alone.
+struct ActiveLanes {
+  mask_t mask;
+  MORI_DEVICE mask_t ballot(bool predicate) const { return predicate ? mask : 0; }
+  template <class T>
+  MORI_DEVICE T shuffle(T value, uint32_t) const {
+    return value;
+  }
+  MORI_DEVICE void sync() const {}
+};
+MORI_DEVICE ActiveLanes active_lanes() { return {mask_t(1) << lane_id()}; }
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__builtin_ctzll(mask)); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__builtin_popcountll(mask)); }
 
@@ -195,6 +207,13 @@ MORI_DEVICE T atomic_compare_swap(T* p, T expected, T desired) {
 template <Scope S, class T>
 MORI_DEVICE bool atomic_compare_exchange(T* p, T& expected, T desired) {
   return __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+/// One attempt to turn 0 into 1. Orders: as an acquire where it succeeds.
+template <Scope S>
+MORI_DEVICE bool atomic_try_lock(uint32_t* p) {
+  uint32_t expected = 0;
+  return __atomic_compare_exchange_n(p, &expected, 1u, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
 constexpr bool kHasPairStore = false;

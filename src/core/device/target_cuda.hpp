@@ -37,6 +37,17 @@ MORI_DEVICE T shuffle(T value, uint32_t source) {
   return __shfl_sync(kAllLanes, value, int(source));
 }
 MORI_DEVICE mask_t ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+/// Lanes of a warp that are at one place together: diverged code's ballot, shuffle and sync.
+struct ActiveLanes {
+  mask_t mask;
+  MORI_DEVICE mask_t ballot(bool predicate) const { return __ballot_sync(mask, predicate); }
+  template <class T>
+  MORI_DEVICE T shuffle(T value, uint32_t source) const {
+    return __shfl_sync(mask, value, int(source));
+  }
+  MORI_DEVICE void sync() const { __syncwarp(mask); }
+};
+MORI_DEVICE ActiveLanes active_lanes() { return {__activemask()}; }
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__ffs(int(mask)) - 1); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__popc(mask)); }
 
@@ -208,6 +219,18 @@ MORI_DEVICE T atomic_compare_swap(T* p, T expected, T desired) {
                  : "memory");
     return T(r);
   }
+}
+
+/// One attempt to turn 0 into 1. Orders: as an acquire where it succeeds.
+template <Scope S>
+MORI_DEVICE bool atomic_try_lock(uint32_t* p) {
+  uint32_t r;
+  if constexpr (S == Scope::system) {
+    asm volatile("atom.acquire.sys.cas.b32 %0, [%1], 0, 1;" : "=r"(r) : "l"(p) : "memory");
+  } else {
+    asm volatile("atom.acquire.gpu.cas.b32 %0, [%1], 0, 1;" : "=r"(r) : "l"(p) : "memory");
+  }
+  return r == 0;
 }
 
 template <Scope S>

@@ -63,6 +63,18 @@ MORI_DEVICE T shuffle(T value, uint32_t source) {
   return u.value;
 }
 MORI_DEVICE mask_t ballot(bool predicate) { return __builtin_amdgcn_ballot_w64(predicate); }
+/// Lanes of a warp that are at one place together: diverged code's ballot, shuffle and sync. The execution
+/// mask says who they are; `mask` must not name others.
+struct ActiveLanes {
+  mask_t mask;
+  MORI_DEVICE mask_t ballot(bool predicate) const { return mori::ballot(predicate); }
+  template <class T>
+  MORI_DEVICE T shuffle(T value, uint32_t source) const {
+    return mori::shuffle(value, source);
+  }
+  MORI_DEVICE void sync() const { sync_warp(); }
+};
+MORI_DEVICE ActiveLanes active_lanes() { return {ballot(true)}; }
 MORI_DEVICE uint32_t first_lane(mask_t mask) { return uint32_t(__builtin_ctzll(mask)); }
 MORI_DEVICE uint32_t count_lanes(mask_t mask) { return uint32_t(__builtin_popcountll(mask)); }
 
@@ -149,6 +161,14 @@ template <Scope S, class T>
 MORI_DEVICE T atomic_compare_swap(T* p, T expected, T desired) {
   __hip_atomic_compare_exchange_strong(p, &expected, desired, __ATOMIC_RELAXED, __ATOMIC_RELAXED, kScope<S>);
   return expected;
+}
+
+/// One attempt to turn 0 into 1. Orders: as an acquire where it succeeds.
+template <Scope S>
+MORI_DEVICE bool atomic_try_lock(uint32_t* p) {
+  uint32_t expected = 0;
+  return __hip_atomic_compare_exchange_strong(p, &expected, 1u, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED,
+                                              kScope<S>);
 }
 
 template <Scope S>

@@ -21,9 +21,11 @@ enum class Wait : uint64_t {
   dispatch_rows = 17,     ///< ep: a peer has written its rows
   combine_credit = 18,    ///< ep: a peer's combine buffer is free
   combine_rows = 19,      ///< ep: a peer has returned its rows
-  queue_place = 40,       ///< ibgda: a place in a queue to `peer`, and the turns that posting takes
-  queue_completion = 41,  ///< ibgda: the NIC finishes what was posted to `peer`
-  queue_failed = 42,  ///< ibgda: the NIC gave an error: expected = family << 32 | queue, seen = Queue::error
+  ibgda_room = 32,        ///< ibgda: room for an entry in the send ring
+  ibgda_turn = 33,        ///< ibgda: entries before this one are published and rung
+  ibgda_completion = 34,  ///< ibgda: the NIC says that entries are done
+  ibgda_result = 35,      ///< ibgda: a free word for a value that is fetched
+  ibgda_error = 36,       ///< ibgda, no wait: a queue failed: expected = Family, seen = Queue::error
 };
 
 /// What a kernel found wrong before it wrote anything (not a wait).

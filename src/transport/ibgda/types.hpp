@@ -80,15 +80,20 @@ struct alignas(64) Queue {
   uint64_t packets;                ///< of those; low bits are bnxt_re's PSN. Owner: who publishes
   alignas(64) uint64_t rung;       ///< end of what the NIC was told
   uint64_t rings;                  ///< doorbells so far. Owner: ring_lock
-  uint64_t ring_lock;              ///< 0 free; holder rings for all that is published
+  uint32_t ring_lock;              ///< 0 free; holder rings for all that is published
   alignas(64) uint64_t completed;  ///< end of what is done
   uint64_t consumed;               ///< completion entries taken. Owner: poll_lock
   uint64_t completed_messages;     ///< owner: poll_lock
-  uint64_t poll_lock;
+  uint32_t poll_lock;
   alignas(64) uint64_t error;  ///< 0, or kQueueFailed | vendor code << 8 | status; stays: the queue is dead
 };
 inline constexpr uint64_t kQueueFailed = uint64_t(1) << 63;
+/// In Queue::error: a lane gave up waiting for room or for its turn, and left a hole in the positions.
+inline constexpr uint64_t kQueueAbandoned = uint64_t(1) << 62;
 static_assert(sizeof(Queue) == 448, "layout");
+
+/// Units that an entry may have, so that a warp's can be added up by a few ballots; a ring is no shorter.
+inline constexpr uint32_t kMaxUnits = 7;
 
 /// The heap of a PE, as its NIC knows it.
 struct RemoteHeap {

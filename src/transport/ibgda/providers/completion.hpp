@@ -11,7 +11,6 @@ inline namespace MORI_TARGET_NAMESPACE {
 
 /// What take() found at the head of a completion ring.
 struct Completion {
-  bool valid = false;
   bool failed = false;
   uint32_t status = 0;     ///< the family's number
   uint32_t vendor = 0;     ///< more detail where the family has it

@@ -14,6 +14,8 @@ struct BnxtRe {
   static constexpr Family kFamily = Family::bnxt_re;
   static constexpr uint32_t kUnit = 16;  ///< a slot
   static constexpr uint32_t kSlots = 3;  ///< of an entry: header, address, one data segment or inline bytes
+  static constexpr uint32_t kGap = 0;    ///< units that stay free: a full ring is told from an empty one
+  static constexpr bool kPublishesEach = true;  ///< publish() for each entry
   static constexpr uint32_t kCompletionBytes = 32;
   static constexpr uint32_t kMaxInline = 16;
 
@@ -102,28 +104,29 @@ struct BnxtRe {
     store_release<Scope::system>(global<uint64_t>(q.doorbell), value);
   }
 
-  MORI_DEVICE static Completion take(Queue& q) {
-    Completion out;
+  /// The completion at the head of the ring, if there is one. Callers: the holder of the poll lock.
+  MORI_DEVICE static bool take(Queue& q, Completion& out) {
     const uint64_t entry = q.cq + (q.consumed & (q.cq_depth - 1)) * kCompletionBytes;
     const uint64_t tail = load_acquire<Scope::system>(global<const uint64_t>(entry + 24));
     const uint32_t phase = uint32_t(tail) & 1u, wanted = (q.consumed / q.cq_depth & 1u) ^ 1u;
-    if (phase != wanted || (tail >> 1 & 0xfu) != kRequester) return out;
-    out.valid = true;
-    out.status = uint32_t(tail) >> 8 & 0xffu;
-    out.failed = out.status != 0;
-    // the number of requests done, modulo those that the ring holds; every completion is of one at least
-    const uint32_t held = q.depth / kSlots;
-    const uint32_t index = *global<const uint32_t>(entry + 8);
-    q.completed_messages += ((index - uint32_t(q.completed_messages) - 1) & (held - 1)) + 1;
-    out.completed = q.completed_messages * kSlots;
-    ++q.consumed;
-    if (q.cq_doorbell != 0) {
-      const uint64_t value = (q.consumed & (q.cq_depth - 1)) |
-                             ((q.consumed / q.cq_depth & 1) != 0 ? kEpoch : 0) | uint64_t(q.cqn) << 32 |
-                             kValid | kCqDoorbell;
-      store_release<Scope::system>(global<uint64_t>(q.cq_doorbell), value);
+    const bool valid = phase == wanted && (tail >> 1 & 0xfu) == kRequester;
+    if (valid) {
+      out.status = uint32_t(tail) >> 8 & 0xffu;
+      out.failed = out.status != 0;
+      // the number of requests done, modulo those that the ring holds; every completion is of one at least
+      const uint32_t held = q.depth / kSlots;
+      const uint32_t index = *global<const uint32_t>(entry + 8);
+      q.completed_messages += ((index - uint32_t(q.completed_messages) - 1) & (held - 1)) + 1;
+      out.completed = q.completed_messages * kSlots;
+      ++q.consumed;
+      if (q.cq_doorbell != 0) {
+        const uint64_t value = (q.consumed & (q.cq_depth - 1)) |
+                               ((q.consumed / q.cq_depth & 1) != 0 ? kEpoch : 0) | uint64_t(q.cqn) << 32 |
+                               kValid | kCqDoorbell;
+        store_release<Scope::system>(global<uint64_t>(q.cq_doorbell), value);
+      }
     }
-    return out;
+    return valid;
   }
 };
 

@@ -11,7 +11,9 @@ inline namespace MORI_TARGET_NAMESPACE {
 
 struct Ionic {
   static constexpr Family kFamily = Family::ionic;
-  static constexpr uint32_t kUnit = 64;  ///< an entry
+  static constexpr uint32_t kUnit = 64;          ///< an entry
+  static constexpr uint32_t kGap = 1;            ///< units that stay free: a full ring would look empty
+  static constexpr bool kPublishesEach = false;  ///< nothing of an entry depends on its turn
   static constexpr uint32_t kCompletionBytes = 32;
   static constexpr uint32_t kMaxInline = 32;
 
@@ -88,30 +90,29 @@ struct Ionic {
     }
   }
 
-  MORI_DEVICE static void publish(Queue& q, uint64_t, const Request&) { ++q.messages; }
-
   MORI_DEVICE static void ring(Queue& q, uint64_t end) {
     store_release<Scope::system>(global<uint64_t>(q.doorbell), uint64_t(q.qpn) << 24 | end % q.depth);
   }
 
-  MORI_DEVICE static Completion take(Queue& q) {
-    Completion out;
+  /// The completion at the head of the ring, if there is one. Callers: the holder of the poll lock.
+  MORI_DEVICE static bool take(Queue& q, Completion& out) {
     const uint64_t entry = q.cq + (q.consumed & (q.cq_depth - 1)) * kCompletionBytes;
     const uint64_t tail = load_acquire<Scope::system>(global<const uint64_t>(entry + 24));
     const uint32_t last = be32(uint32_t(tail >> 32));
     const uint32_t wanted = (q.consumed / q.cq_depth & 1u) ^ 1u;
-    if ((last & 1u) != wanted || (last >> 5 & 7u) != kSendMsn) return out;
-    out.valid = true;
-    out.failed = (last & 2u) != 0;
-    if (out.failed) out.status = be32(uint32_t(tail));
-    q.completed_messages =
-        extend(q.completed_messages, be32(*global<const uint32_t>(entry + 4)) & 0xffffffu, 24);
-    out.completed = q.completed_messages;
-    ++q.consumed;
-    if (q.cq_doorbell != 0)
-      store_release<Scope::system>(global<uint64_t>(q.cq_doorbell),
-                                   uint64_t(q.cqn) << 24 | (q.consumed & (q.cq_depth - 1)));
-    return out;
+    const bool valid = (last & 1u) == wanted && (last >> 5 & 7u) == kSendMsn;
+    if (valid) {
+      out.failed = (last & 2u) != 0;
+      out.status = out.failed ? be32(uint32_t(tail)) : 0;
+      q.completed_messages =
+          extend(q.completed_messages, be32(*global<const uint32_t>(entry + 4)) & 0xffffffu, 24);
+      out.completed = q.completed_messages;
+      ++q.consumed;
+      if (q.cq_doorbell != 0)
+        store_release<Scope::system>(global<uint64_t>(q.cq_doorbell),
+                                     uint64_t(q.cqn) << 24 | (q.consumed & (q.cq_depth - 1)));
+    }
+    return valid;
   }
 };
 

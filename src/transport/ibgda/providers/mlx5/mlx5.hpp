@@ -12,6 +12,8 @@ inline namespace MORI_TARGET_NAMESPACE {
 struct Mlx5 {
   static constexpr Family kFamily = Family::mlx5;
   static constexpr uint32_t kUnit = 64;  ///< a basic block of four 16-byte segments
+  static constexpr uint32_t kGap = 0;    ///< units that stay free: a full ring is told from an empty one
+  static constexpr bool kPublishesEach = false;  ///< nothing of an entry depends on its turn
   static constexpr uint32_t kCompletionBytes = 64;
   static constexpr uint32_t kMaxInline = 28;  ///< beside control, address and inline header in one block
 
@@ -154,8 +156,6 @@ struct Mlx5 {
     while (next < all) put(0, 0);
   }
 
-  MORI_DEVICE static void publish(Queue& q, uint64_t, const Request&) { ++q.messages; }
-
   /// Record, then register: the first 8 bytes of the last entry. Callers: the holder of the ring lock, which
   /// has acquired `published`.
   MORI_DEVICE static void ring(Queue& q, uint64_t end) {
@@ -168,32 +168,30 @@ struct Mlx5 {
     store_release<Scope::system>(registers, control);
   }
 
-  MORI_DEVICE static Completion take(Queue& q) {
-    Completion out;
+  /// The completion at the head of the ring, if there is one. Callers: the holder of the poll lock.
+  MORI_DEVICE static bool take(Queue& q, Completion& out) {
     const uint64_t entry = q.cq + (q.consumed & (q.cq_depth - 1)) * kCompletionBytes;
     const uint32_t tail = load_acquire<Scope::system>(global<const uint32_t>(entry + 60));
     const uint32_t code = tail >> 28, owner = tail >> 24 & 1u;
-    if (code == kInvalid) return out;
-    if (q.cq_depth > 1 && owner != (q.consumed / q.cq_depth & 1u)) return out;
     const uint32_t counter = (tail & 0xffu) << 8 | (tail >> 8 & 0xffu);
     const uint64_t first = extend(q.completed == 0 ? 0 : q.completed - 1, counter, 16);
     out.failed = code == kRequesterError || code == kResponderError;
-    if (!out.failed) {
-      // A counter of the past (a collapsed ring keeps the last one) reads as one of the far future.
-      if (first + 1 <= q.completed || first >= load_relaxed<Scope::system>(&q.published)) return out;
-      out.completed = first + 1;
-    } else {
+    out.completed = first + 1;
+    bool valid = code != kInvalid && (q.cq_depth == 1 || owner == (q.consumed / q.cq_depth & 1u));
+    // A counter of the past (a collapsed ring keeps the last one) reads as one of the far future.
+    if (!out.failed && (first + 1 <= q.completed || first >= load_relaxed<Scope::system>(&q.published)))
+      valid = false;
+    if (valid && out.failed) {
       const uint32_t word = *global<const uint32_t>(entry + 52);  // bytes 0x36, 0x37: vendor code, syndrome
       out.vendor = word >> 16 & 0xffu;
       out.status = word >> 24;
     }
-    out.valid = true;
-    if (q.cq_depth > 1) {
+    if (valid && q.cq_depth > 1) {
       ++q.consumed;
       if (q.cq_doorbell != 0)
         store_release<Scope::system>(global<uint32_t>(q.cq_doorbell), be32(uint32_t(q.consumed) & 0xffffffu));
     }
-    return out;
+    return valid;
   }
 };
 
