@@ -3,7 +3,8 @@
 """A `Lab` on every kind of device: arrays in device memory, and the self-test kernels of the prelude.
 
 The `lab` fixture runs a test on the fast CPU target, on lanes of 32 and 64, and on a GPU where there is one
-(`-m gpu`); `cpu_lab` on the CPU targets only, `lanes_lab` on those with more than one lane in a warp.
+(`-m gpu`), `each_lab` with one thread only; `cpu_lab` on the CPU
+targets only, `lanes_lab` on those with more than one lane in a warp.
 """
 
 from __future__ import annotations
@@ -117,6 +118,12 @@ def open_lab(target: Target) -> Iterator[Lab]:
 
 @pytest.fixture(params=[*CPU_TARGETS, *GPU_TARGETS], ids=str)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    yield from open_lab(request.param)
+
+
+@pytest.fixture(params=[*(target for target in CPU_TARGETS if target.threads == 1), *GPU_TARGETS], ids=str)
+def each_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Every kind of warp once."""
     yield from open_lab(request.param)
 
 

@@ -35,15 +35,6 @@ CPU_TARGETS = [Target("cpu", lanes) for lanes in (1, 32, 64)]
 GPU_TARGETS = [pytest.param(Target(kind), marks=pytest.mark.gpu, id=kind) for kind in ("cuda", "hip")]
 
 
-def quick(device: Any) -> list[str]:
-    """Flags that compile fast: the tests run for less time than their kernels compile."""
-    if device.kind == "cuda":
-        return ["-Xcicc", "-O1", "-Xptxas", "-O1"]
-    if device.kind != "cpu":
-        return []
-    return ["-O1"] if device.properties.warp_size == 1 else ["-O0"]
-
-
 class Error(NamedTuple):
     """mori::ErrorWord."""
 

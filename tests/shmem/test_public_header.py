@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""What docs/shmem.md and docs/shmem_guide.md show compiles, without a warning, for every target whose compiler is
-here; and so does a kernel that uses every name of mori/shmem.hpp by every group."""
+"""What docs/shmem.md, docs/shmem_guide.md and docs/blocks.md show compiles, without a warning, for every target whose
+compiler is here; and so does a kernel that uses every name of mori/shmem.hpp by every group."""
 
 from __future__ import annotations
 
@@ -124,10 +124,10 @@ TARGETS = {
 
 
 def documented() -> str:
-    """All kernels of the two pages, as one file: their names differ."""
-    pages = [(ROOT / "docs" / page).read_text() for page in ("shmem.md", "shmem_guide.md")]
+    """All kernels of the pages, as one file: their names differ."""
+    pages = [(ROOT / "docs" / page).read_text() for page in ("shmem.md", "shmem_guide.md", "blocks.md")]
     blocks = [block.split("```", 1)[0] for page in pages for block in page.split("```cpp\n")[1:]]
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     return "\n".join(blocks)
 
 

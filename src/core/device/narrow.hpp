@@ -1,19 +1,23 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// Narrow floating-point formats: to nearest even, saturated; the same bits on every target.
+// Narrow formats: to nearest even, saturated (an infinity becomes the largest value); the same bits on every
+// target, but for the sign of a NaN.
 //
-//   e4m3fn    OCP fp8: bias 7, largest 448, NaN 0x7f
-//   e4m3fnuz  CDNA3's fp8: bias 8, largest 240, NaN 0x80, no negative zero
-//   e2m1      fp4: 0, 0.5, 1, 1.5, 2, 3, 4, 6; a NaN becomes 6
-//   e8m0      a power of two as its exponent, biased by 127
+//   E4m3fn    OCP fp8: bias 7, largest 448, NaN 0x7f
+//   E4m3fnuz  CDNA3's fp8: bias 8, largest 240, NaN 0x80, no negative zero
+//   E5m2      OCP fp8: bias 15, largest 57344, NaN 0x7f; infinities are read, not made
+//   E2m1      fp4: 0, 0.5, 1, 1.5, 2, 3, 4, 6; a NaN becomes 6
+//   Int8 Int4 two's complement, -127 to 127 and -7 to 7; a NaN becomes 0; -128 and -8 are read, not made
+//   e8m0      a power of two as its exponent, biased by 127; 255 is NaN
+//
+// A format is a type: kBits, kLimit, encode(float) -> code, decode(code) -> float (exact), and pack(values),
+// a word of codes, the first lowest. docs/blocks.md has the layouts.
 #pragma once
 #include "src/core/device/numeric.hpp"
 
 namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
-
-inline constexpr float kE4m3fnLimit = 448.0f, kE4m3fnuzLimit = 240.0f, kE2m1Limit = 6.0f;
 
 /// A magnitude below 2^127, rounded to kBits of mantissa; codes begin with subnormals of step 2^(1 - kBias -
 /// kBits) and go on without a gap. Larger than the format's largest where it must be saturated.
@@ -37,6 +41,11 @@ MORI_DEVICE uint32_t to_e4m3fnuz(float value) {
   const uint32_t sign = bits_of(value) >> 24 & 0x80u, magnitude = bits_of(value) & 0x7fffffffu;
   const uint32_t code = magnitude >= 0x43700000u ? 0x7fu : round_magnitude<3, 8>(magnitude);
   return magnitude > 0x7f800000u ? 0x80u : code == 0 ? 0 : sign | code;
+}
+MORI_DEVICE uint32_t to_e5m2(float value) {
+  const uint32_t sign = bits_of(value) >> 24 & 0x80u, magnitude = bits_of(value) & 0x7fffffffu;
+  const uint32_t code = magnitude >= 0x47600000u ? 0x7bu : round_magnitude<2, 15>(magnitude);
+  return sign | (magnitude > 0x7f800000u ? 0x7fu : code);
 }
 MORI_DEVICE uint32_t to_e2m1(float value) {
   const uint32_t sign = bits_of(value) >> 28 & 0x8u, magnitude = bits_of(value) & 0x7fffffffu;
@@ -63,13 +72,116 @@ MORI_DEVICE uint32_t pack_e2m1(const float* v) {
   return word;
 }
 
-/// The smallest power of two that is not below a positive, normal value, as e8m0. Infinity gives the largest.
-MORI_DEVICE uint32_t to_e8m0_up(float value) {
-  const uint32_t u = bits_of(value), exponent = (u >> 23) + ((u & 0x7fffffu) != 0);
-  return exponent > 254 ? 254 : exponent;
+/// The nearest integer, at most kLimit away from 0, as 32 bits of two's complement; a NaN gives 0.
+template <int kLimit>
+MORI_DEVICE uint32_t to_integer(float value) {
+  constexpr float kMost = float(kLimit);
+  const float bounded = value > kMost ? kMost : value < -kMost ? -kMost : value;
+  // The adder rounds: the lowest bit of 1.5 * 2^23 is 1.
+  const uint32_t code = bits_of(bounded + 12582912.0f) - 0x4b400000u;
+  return value != value ? 0 : code;
 }
-/// 1 / 2^(byte - 127), and 0 for the largest.
-MORI_DEVICE float inverse_of_e8m0(uint32_t byte) { return float_of((254 - byte) << 23); }
+
+/// A magnitude shifted to where fp32 has its exponent and mantissa, from an exponent biased by kBias. The
+/// product is exact, and makes subnormals normal.
+template <uint32_t kBias>
+MORI_DEVICE float rebias(uint32_t magnitude) {
+  return float_of(magnitude) * float_of((254 - kBias) << 23);
+}
+
+struct E4m3fn {
+  static constexpr uint32_t kBits = 8;
+  static constexpr float kLimit = 448.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_e4m3fn(value); }
+  MORI_DEVICE static float decode(uint32_t code) {
+    const float magnitude = rebias<7>((code & 0x7fu) << 20);
+    const uint32_t finite = (code & 0x80u) << 24 | bits_of(magnitude);
+    return float_of((code & 0x7fu) == 0x7fu ? 0x7fc00000u : finite);
+  }
+  MORI_DEVICE static uint32_t pack(const float* v) { return pack_e4m3fn(v); }
+};
+struct E4m3fnuz {
+  static constexpr uint32_t kBits = 8;
+  static constexpr float kLimit = 240.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_e4m3fnuz(value); }
+  MORI_DEVICE static float decode(uint32_t code) {
+    const float magnitude = rebias<8>((code & 0x7fu) << 20);
+    const uint32_t finite = (code & 0x80u) << 24 | bits_of(magnitude);
+    return float_of((code & 0xffu) == 0x80u ? 0x7fc00000u : finite);
+  }
+  MORI_DEVICE static uint32_t pack(const float* v) { return pack_e4m3fnuz(v); }
+};
+struct E5m2 {
+  static constexpr uint32_t kBits = 8;
+  static constexpr float kLimit = 57344.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_e5m2(value); }
+  MORI_DEVICE static float decode(uint32_t code) {
+    const uint32_t magnitude = code & 0x7fu;
+    const uint32_t finite = bits_of(rebias<15>(magnitude << 21));
+    const uint32_t special = magnitude == 0x7cu ? 0x7f800000u : 0x7fc00000u;
+    return float_of((code & 0x80u) << 24 | (magnitude >= 0x7cu ? special : finite));
+  }
+  MORI_DEVICE static uint32_t pack(const float* v) {
+    return to_e5m2(v[0]) | to_e5m2(v[1]) << 8 | to_e5m2(v[2]) << 16 | to_e5m2(v[3]) << 24;
+  }
+};
+struct E2m1 {
+  static constexpr uint32_t kBits = 4;
+  static constexpr float kLimit = 6.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_e2m1(value); }
+  MORI_DEVICE static float decode(uint32_t code) {
+    return float_of((code & 0x8u) << 28 | bits_of(rebias<1>((code & 0x7u) << 22)));
+  }
+  MORI_DEVICE static uint32_t pack(const float* v) { return pack_e2m1(v); }
+};
+struct Int8 {
+  static constexpr uint32_t kBits = 8;
+  static constexpr float kLimit = 127.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_integer<127>(value) & 0xffu; }
+  MORI_DEVICE static float decode(uint32_t code) { return float(int32_t(code << 24) >> 24); }
+  MORI_DEVICE static uint32_t pack(const float* v) {
+    return encode(v[0]) | encode(v[1]) << 8 | encode(v[2]) << 16 | encode(v[3]) << 24;
+  }
+};
+struct Int4 {
+  static constexpr uint32_t kBits = 4;
+  static constexpr float kLimit = 7.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_integer<7>(value) & 0xfu; }
+  MORI_DEVICE static float decode(uint32_t code) { return float(int32_t(code << 28) >> 28); }
+  MORI_DEVICE static uint32_t pack(const float* v) {
+    uint32_t word = 0;
+    MORI_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) word |= encode(v[i]) << (4 * i);
+    return word;
+  }
+};
+
+/// The smallest power of two that is not below a positive, normal value, as e8m0. Infinity gives 255: NaN.
+MORI_DEVICE uint32_t to_e8m0_up(float value) {
+  const uint32_t u = bits_of(value);
+  return (u >> 23) + ((u & 0x7fffffu) != 0);
+}
+/// 1 / 2^(byte - 127), and 0 for 254 and NaN.
+MORI_DEVICE float inverse_of_e8m0(uint32_t byte) { return float_of((254 - (byte < 254 ? byte : 254)) << 23); }
+/// 2^(byte - 127); NaN for 255.
+MORI_DEVICE float from_e8m0(uint32_t byte) {
+  return float_of(byte == 255 ? 0x7fc00000u : byte == 0 ? 0x00400000u : byte << 23);
+}
+
+/// What a block is divided by, as it is stored, and what its elements are multiplied by.
+struct BlockScale {
+  uint32_t stored;  ///< fp32 bits, or an e8m0 byte
+  float inverse;
+};
+inline constexpr float kSmallestAmax = 7.888609052210118e-31f;  // 2^-100: `limit / amax` is finite
+
+/// scale = amax / limit, inverse = limit / amax; as e8m0 the scale is rounded up, so that nothing saturates.
+MORI_DEVICE BlockScale scale_for(float amax, float limit, bool e8m0) {
+  amax = amax < kSmallestAmax ? kSmallestAmax : amax;
+  const float scale = amax / limit, inverse = limit / amax;
+  const uint32_t byte = to_e8m0_up(scale);
+  return {e8m0 ? byte : bits_of(scale), e8m0 ? inverse_of_e8m0(byte) : inverse};
+}
 
 /// The larger of a running maximum and a value's magnitude; NaN does not count.
 MORI_DEVICE float max_magnitude(float most, float value) {

@@ -6,68 +6,33 @@
 // python/mori/ep/reference: amax at least 2^-100, scale = amax / limit, element * (limit / amax), all in
 // fp32.
 #pragma once
-#include "src/core/device/narrow.hpp"
+#include "src/core/device/blocks_piece.hpp"
 #include "src/ops/ep/ep_dispatch_send.hpp"
 
 namespace mori {
 namespace {
 inline namespace MORI_TARGET_NAMESPACE {
 
-inline constexpr float kSmallestAmax = 7.888609052210118e-31f;  // 2^-100
-
-struct GroupScale {
-  uint32_t stored;  // fp32 bits, or an e8m0 byte
-  float inverse;
-};
-MORI_DEVICE GroupScale scale_of(const EpConvert& c, float amax) {
-  const float limit = c.format == EpFormat::e2m1     ? kE2m1Limit
-                      : c.format == EpFormat::e4m3fn ? kE4m3fnLimit
-                                                     : kE4m3fnuzLimit;
-  amax = amax < kSmallestAmax ? kSmallestAmax : amax;
-  const float scale = amax / limit, inverse = limit / amax;
-  const uint32_t byte = to_e8m0_up(scale);
-  const bool fp32 = c.scale == EpScale::fp32;
-  return {fp32 ? bits_of(scale) : byte, fp32 ? inverse : inverse_of_e8m0(byte)};
+MORI_DEVICE BlockScale scale_of(const EpConvert& c, float amax) {
+  const float limit = c.format == EpFormat::e2m1     ? E2m1::kLimit
+                      : c.format == EpFormat::e4m3fn ? E4m3fn::kLimit
+                                                     : E4m3fnuz::kLimit;
+  return scale_for(amax, limit, c.scale != EpScale::fp32);
 }
 
-/// The elements that one lane holds: 16 bytes when narrowed.
+/// 16 bytes of codes.
 template <class T, uint32_t kElements>
-struct Piece {
-  static constexpr uint32_t kPacks = kElements / Pack<T>::kElements;
-  Pack<T> packs[kPacks];
-
-  MORI_DEVICE void load(const T* from) {
-    MORI_UNROLL
-    for (uint32_t i = 0; i < kPacks; ++i) packs[i] = load_pack(from + i * Pack<T>::kElements);
-  }
-  MORI_DEVICE float amax() const {
-    float most = 0;
-    MORI_UNROLL
-    for (uint32_t i = 0; i < kElements; ++i) {
-      most = max_magnitude(most, to_float(packs[i / Pack<T>::kElements].element[i % Pack<T>::kElements]));
+MORI_DEVICE vec16 narrow(const Piece<T, kElements>& piece, EpFormat format, float inverse) {
+  uint32_t words[4];
+  piece.template narrow<128 / kElements>(inverse, words, [format](const float* v) {
+    if constexpr (kElements == 32) {
+      return E2m1::pack(v);
+    } else {
+      return format == EpFormat::e4m3fn ? E4m3fn::pack(v) : E4m3fnuz::pack(v);
     }
-    return most;
-  }
-  MORI_DEVICE vec16 narrow(EpFormat format, float inverse) const {
-    constexpr uint32_t kEach = kElements / 4;  // of a word
-    uint32_t words[4];
-    MORI_UNROLL
-    for (uint32_t w = 0; w < 4; ++w) {
-      float v[kEach];
-      MORI_UNROLL
-      for (uint32_t i = 0; i < kEach; ++i) {
-        const uint32_t at = w * kEach + i;
-        v[i] = multiply(to_float(packs[at / Pack<T>::kElements].element[at % Pack<T>::kElements]), inverse);
-      }
-      if constexpr (kElements == 32) {
-        words[w] = pack_e2m1(v);
-      } else {
-        words[w] = format == EpFormat::e4m3fn ? pack_e4m3fn(v) : pack_e4m3fnuz(v);
-      }
-    }
-    return vec16{words[0], words[1], words[2], words[3]};
-  }
-};
+  });
+  return vec16{words[0], words[1], words[2], words[3]};
+}
 
 /// How a group is shared between lanes. On the fast CPU target one lane holds all its pieces.
 template <uint32_t kElements>
@@ -78,16 +43,6 @@ struct GroupShape {
   static constexpr uint32_t kAtOnce = kWarpSize / kLanes;      // groups of a warp
   static constexpr uint32_t kAhead = kLanes < 2 ? kLanes : 2;  // rounds whose loads are in flight together
 };
-
-/// Largest of the lanes that share a group. Callers: the warp.
-template <uint32_t kLanes>
-MORI_DEVICE float max_of_lanes(float value) {
-  for (uint32_t step = kLanes / 2; step != 0; step /= 2) {
-    const float other = shuffle(value, lane_id() ^ step);
-    value = other > value ? other : value;
-  }
-  return value;
-}
 
 MORI_DEVICE void store_scale(const EpDispatchArgs& a, uint64_t row, uint32_t column, uint32_t stored) {
   const uint64_t at = row + uint64_t(column) * a.scale.column_bytes;
@@ -102,7 +57,7 @@ MORI_DEVICE void store_scale(const EpDispatchArgs& a, uint64_t row, uint32_t col
 /// Callers: the warp.
 template <bool kByExpert, bool kWhole, class T, uint32_t kElements>
 MORI_DEVICE void send_groups(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t t, const T* from,
-                             uint32_t begin, uint32_t end, GroupScale whole) {
+                             uint32_t begin, uint32_t end, BlockScale whole) {
   using Shape = GroupShape<kElements>;
   constexpr uint32_t kRound = Shape::kAtOnce, kAhead = Shape::kAhead, kHeld = Shape::kHeld;
   const uint32_t pieces = (a.convert.hidden + kElements - 1) / kElements;
@@ -133,11 +88,11 @@ MORI_DEVICE void send_groups(const EpDispatchArgs& a, const DispatchBlock& block
           amax = mine > amax ? mine : amax;
         }
       }
-      const GroupScale scale = kWhole ? whole : scale_of(a.convert, max_of_lanes<Shape::kLanes>(amax));
+      const BlockScale scale = kWhole ? whole : scale_of(a.convert, max_of_lanes<Shape::kLanes>(amax));
       stored[u] = scale.stored;
       MORI_UNROLL
       for (uint32_t h = 0; h < kHeld; ++h) {
-        if (piece_index(u, h) < last) narrowed[u][h] = piece[u][h].narrow(a.convert.format, scale.inverse);
+        if (piece_index(u, h) < last) narrowed[u][h] = narrow(piece[u][h], a.convert.format, scale.inverse);
       }
     }
     // Scales of the whole round to consecutive lanes, so that they leave in one store.
@@ -166,7 +121,7 @@ MORI_DEVICE void send_groups(const EpDispatchArgs& a, const DispatchBlock& block
 
 /// The scale of a whole token, which is then read again. Callers: the warp.
 template <class T>
-MORI_DEVICE GroupScale scale_of_token(const EpDispatchArgs& a, const T* from) {
+MORI_DEVICE BlockScale scale_of_token(const EpDispatchArgs& a, const T* from) {
   float amax = 0;
   for (uint32_t i = lane_id() * 16; i < a.convert.hidden; i += kWarpSize * 16) {
     Piece<T, 16> piece;
@@ -188,13 +143,13 @@ struct Narrowed {
     if (c.format == EpFormat::e2m1) {
       const uint32_t groups = c.hidden / 32;
       return send_groups<kByExpert, false, T, 32>(a, block, t, from, groups * part / parts,
-                                                  groups * (part + 1) / parts, GroupScale{});
+                                                  groups * (part + 1) / parts, BlockScale{});
     }
     const uint32_t groups = (c.hidden + 127) / 128;
     const uint32_t begin = groups * part / parts, end = groups * (part + 1) / parts;
     if (c.group == 128)
-      return send_groups<kByExpert, false, T, 16>(a, block, t, from, begin, end, GroupScale{});
-    const GroupScale whole = scale_of_token(a, from);
+      return send_groups<kByExpert, false, T, 16>(a, block, t, from, begin, end, BlockScale{});
+    const BlockScale whole = scale_of_token(a, from);
     send_groups<kByExpert, true, T, 16>(a, block, t, from, begin, end, whole);
     if (part != 0 || lane_id() != 0) return;
     for_destinations<kByExpert>(a, block, t, [&](uint32_t rank, uint32_t slot) {

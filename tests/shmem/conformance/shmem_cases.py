@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from compile_quickly import quick
 from numpy.typing import NDArray
-from shmem_ranks import Error, Ranks, quick
+from shmem_ranks import Error, Ranks
 
 import mori
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compile_quickly import quick
 from numpy.typing import NDArray
-from shmem_ranks import Ranks, quick
+from shmem_ranks import Ranks
 
 import mori
 

@@ -37,16 +37,17 @@ def quantize(x: torch.Tensor, recipe: Quantize) -> tuple[torch.Tensor, torch.Ten
         scale, inverse = amax / limit, limit / amax
     else:
         byte = _exponent_up(amax / limit)
-        scale, inverse = byte, (254 - byte.int() << 23).view(torch.float32)  # 0 where amax is infinite
+        scale, inverse = byte, (254 - byte.int().clamp(max=254) << 23).view(torch.float32)  # 0 where amax is infinite
     scaled = (groups * inverse.unsqueeze(2)).view(rows, columns * group)[:, :hidden]
     return _narrow(scaled.contiguous(), recipe.element), scale
 
 
 def _exponent_up(value: torch.Tensor) -> torch.Tensor:
-    """uint8: the biased exponent of the smallest power of two that is not below a positive value."""
+    """uint8: the biased exponent of the smallest power of two that is not below a positive value; 255, NaN, for
+    infinity."""
     bits = value.view(torch.int32)
     up = (bits >> 23) + ((bits & 0x7FFFFF) != 0).int()
-    return up.clamp(max=254).to(torch.uint8)
+    return up.to(torch.uint8)
 
 
 def _narrow(value: torch.Tensor, element: str) -> torch.Tensor:
