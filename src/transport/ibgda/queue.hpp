@@ -28,8 +28,10 @@ struct Rules {
   static constexpr bool kReadsPublishedLocked = true;   ///< what to ring for is read under the lock
   static constexpr bool kGroupsByQueue = true;          ///< by queue, not by peer
   static constexpr bool kQuietReadsPublished = true;    ///< not what was rung or completed
+  static constexpr bool kBoundsCompletions = true;      ///< what was not published cannot be done
   static constexpr bool kErrorsEndWaits = true;         ///< a failed queue is left at once
   static constexpr uint64_t kPositions = ~uint64_t(0);  ///< bits of positions that are compared
+  MORI_DEVICE static void dawdle() {}                   ///< where a broken rule shows if the lane is slow
 };
 
 /// Keeps the first `count` lanes of a mask.
@@ -64,7 +66,7 @@ MORI_DEVICE void report(const World& world, const Queue& queue) {
 }
 
 /// Takes the completions that are there, if nobody else does. Callers: any lane.
-template <class F>
+template <class F, class R>
 MORI_DEVICE void poll(Queue& queue) {
   if (!try_lock<Scope::device>(&queue.poll_lock)) return;
   // at most a ring at once: then others may look for themselves
@@ -77,7 +79,7 @@ MORI_DEVICE void poll(Queue& queue) {
     }
     // behind take()'s acquire: whatever the NIC can name was published before
     const uint64_t published = load_relaxed<Scope::system>(&queue.published);
-    if (found.completed > queue.completed && found.completed <= published)
+    if (found.completed > queue.completed && (found.completed <= published || !R::kBoundsCompletions))
       store_release<Scope::system>(&queue.completed, found.completed);
   }
   unlock<Scope::device>(&queue.poll_lock);
@@ -96,7 +98,7 @@ MORI_DEVICE bool wait_progress(const World& world, Queue& queue, uint64_t goal, 
       world,
       [&] {
         if (reached()) return true;
-        poll<F>(queue);
+        poll<F, R>(queue);
         return reached() || (R::kErrorsEndWaits && is_dead(queue));
       },
       goal, what, queue.peer, seen);
@@ -142,10 +144,12 @@ MORI_DEVICE bool wait_turn(const World& world, Queue& queue, uint64_t base) {
 template <class F, class R>
 MORI_DEVICE void ring_published(Queue& queue) {
   uint64_t end = R::kReadsPublishedLocked ? 0 : load_acquire<Scope::system>(&queue.published);
+  if (!R::kReadsPublishedLocked) R::dawdle();
   if (R::kRingsUnderLock && !try_lock<Scope::device>(&queue.ring_lock)) return;
   // behind the lock: who published before this and found it taken is rung for here
   if (R::kReadsPublishedLocked) end = load_acquire<Scope::system>(&queue.published);
   if ((end != queue.rung || !R::kReadsPublishedLocked) && !is_dead(queue)) {
+    if (!R::kRingsUnderLock) R::dawdle();
     F::ring(queue, end);
     store_release<Scope::device>(&queue.rung, end);
   }
