@@ -6,8 +6,12 @@
 //   using Fp8 = blocks::Codec<E4m3fn, blocks::Fp32Scale, 128>;
 //   blocks::quantise<Fp8>(Warp{}, codes, scales, row, 7168);      // bfloat16, float16 or float rows
 //   blocks::dequantise<Fp8>(Warp{}, row, codes, scales, 7168);
+//   blocks::reduce<bfloat16>(Warp{}, sum, blocks::strided_rows(rows, 7168), 8, 7168);
+//   blocks::publish(Warp{}, flag, round);                         // and await, credits, who comes last
 //   copy(Warp{}, to, from, bytes);                                // any size and alignment
 //
 // docs/blocks.md has the formats and the rules.
 #pragma once
+#include "src/core/device/blocks_flags.hpp"
 #include "src/core/device/blocks_quantise.hpp"
+#include "src/core/device/blocks_reduce.hpp"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,6 +126,18 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 def each_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Every kind of warp once."""
     yield from open_lab(request.param)
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def kernel_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of compiled kernels, for this run of the tests."""
+    monkeypatch.setenv("MORI_KERNEL_CACHE", str(cache_folder))
+    return cache_folder
 
 
 @pytest.fixture(params=CPU_TARGETS, ids=str)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from compile_quickly import quick
 from conftest import Lab
+from element_types import TYPES, same, stored, widened
 from narrow_reference import FORMATS, Floats, Format, packed, scales_of, spread, unpacked
 from numpy.typing import NDArray
 
@@ -21,7 +22,6 @@ import mori
 pytestmark = pytest.mark.timeout(120)
 SOURCE = Path(__file__).parent / "kernels/blocks.cpp"
 GROUPS = {"thread": 0, "warp": 1, "block": 2}
-TYPES = {"bf16": 0, "fp16": 1, "fp32": 2}
 CODECS = {1: (32, True), 2: (128, False), 3: (16, False), 4: (64, True)}  # block, e8m0
 SIZES = [0, 1, 2, 15, 16, 17, 33, 127, 128, 129, 1000, 2049]
 POISON = 0xA5
@@ -33,38 +33,6 @@ class BlocksArgs(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("rows", "codes", "scales", "n")),
         *((name, ctypes.c_uint64) for name in ("row_stride", "code_stride", "scale_stride")),
         *((name, ctypes.c_uint32) for name in ("count", "group", "type", "codec")),
-    )
-
-
-def stored(values: Floats, type_: str) -> NDArray[Any]:
-    """As the type's bits, to nearest even."""
-    if type_ == "fp32":
-        return values.astype(np.float32)
-    if type_ == "fp16":
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).view(np.uint16)
-    bits = values.astype(np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded).astype(np.uint16)
-
-
-def widened(bits: NDArray[Any], type_: str) -> Floats:
-    if type_ == "fp32":
-        return bits.view(np.float32)
-    if type_ == "fp16":
-        return bits.view(np.float16).astype(np.float32)
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def same(found: NDArray[Any], wanted: NDArray[Any]) -> None:
-    """Bit for bit, but that a NaN is a NaN."""
-    assert found.dtype == wanted.dtype and found.shape == wanted.shape
-    if found.dtype.kind == "f":
-        both = np.isnan(found) & np.isnan(wanted)
-        found, wanted = (np.where(both, 0, x).astype(x.dtype).view(f"u{x.itemsize}") for x in (found, wanted))
-    differs = np.argwhere(found != wanted)
-    assert differs.size == 0, (
-        f"first at {differs[0]}: {found[tuple(differs[0])]:#x}, not {wanted[tuple(differs[0])]:#x}"
     )
 
 
@@ -136,14 +104,8 @@ class Kernels:
         )
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture(params=FORMATS)
-def kernels(each_lab: Lab, request: pytest.FixtureRequest, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Kernels:
-    monkeypatch.setenv("MORI_KERNEL_CACHE", str(cache))
+def kernels(each_lab: Lab, request: pytest.FixtureRequest, kernel_cache: Path) -> Kernels:
     return Kernels(each_lab, request.param)
 
 

@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
 """What docs/shmem.md, docs/shmem_guide.md and docs/blocks.md show compiles, without a warning, for every target whose
-compiler is here; and so does a kernel that uses every name of mori/shmem.hpp by every group."""
+compiler is here; so do a kernel that uses every name of mori/shmem.hpp by every group, and the kernels that test
+mori/blocks.hpp."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,19 +129,31 @@ def documented() -> str:
     """All kernels of the pages, as one file: their names differ."""
     pages = [(ROOT / "docs" / page).read_text() for page in ("shmem.md", "shmem_guide.md", "blocks.md")]
     blocks = [block.split("```", 1)[0] for page in pages for block in page.split("```cpp\n")[1:]]
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     return "\n".join(blocks)
+
+
+def of_blocks(name: str) -> str:
+    return "#define FORMAT E4m3fn\n" + (ROOT / "tests/device/kernels" / name).read_text()
+
+
+SOURCES: dict[str, Callable[[], str]] = {
+    "documented": documented,
+    "every-name": lambda: EVERY_NAME,
+    "blocks": lambda: of_blocks("blocks.cpp"),
+    "blocks-reduce": lambda: of_blocks("blocks_reduce.cpp"),
+}
 
 
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("source", ["documented", "every-name"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_it_compiles(tmp_path: Path, source: str, target: str) -> None:
     command = TARGETS[target]
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     file = tmp_path / "kernel.cpp"
-    file.write_text(documented() if source == "documented" else EVERY_NAME)
+    file.write_text(SOURCES[source]())
     done = subprocess.run(
         [*command, "-std=c++20", "-I", str(ROOT), str(file)],
         capture_output=True,

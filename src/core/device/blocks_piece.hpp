@@ -9,6 +9,17 @@
 namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
 
+namespace blocks {
+MORI_DEVICE bool is_aligned(const void* p) { return (reinterpret_cast<uint64_t>(p) & 15u) == 0; }
+
+/// Elements of a piece that begins at `at`: all of kElements, some, or none.
+template <uint32_t kElements>
+MORI_DEVICE uint32_t elements_at(size_t at, size_t n) {
+  return at >= n ? 0 : n - at < kElements ? uint32_t(n - at) : kElements;
+}
+
+}  // namespace blocks
+
 /// Consecutive elements that one lane holds.
 template <class T, uint32_t kElements>
 struct Piece {

@@ -64,14 +64,6 @@ struct BlockShape {
   static constexpr uint32_t kHeld = kPieces / kLanes;  // by one lane
 };
 
-MORI_DEVICE bool is_aligned(const void* p) { return (reinterpret_cast<uint64_t>(p) & 15u) == 0; }
-
-/// Elements of a piece that begins at `at`: all of kElements, some, or none.
-template <uint32_t kElements>
-MORI_DEVICE uint32_t elements_at(size_t at, size_t n) {
-  return at >= n ? 0 : n - at < kElements ? uint32_t(n - at) : kElements;
-}
-
 /// The words of a piece; `whole`: all of them, to an aligned row.
 template <uint32_t kWords>
 MORI_DEVICE void store_codes(char* to, const uint32_t (&words)[kWords], bool whole, uint32_t bytes) {

@@ -5,8 +5,8 @@
 //   a token's sum   [bias] + partial of rank 0 + partial of rank 1 ... ; rounded once to the rows' type
 //   a partial       the row of a rank; in the layouts by expert the sum of that rank's copies in top-k
 //                   order, rounded to the rows' type on whichever rank it is made
-// Multiplying by 1 changes no value, so an unweighted term needs no code of its own.
 #pragma once
+#include "src/core/device/blocks_sum.hpp"
 #include "src/ops/ep/ep_combine_block.hpp"
 
 namespace mori {
@@ -20,55 +20,14 @@ struct CombineSum {
   uint32_t copies;  ///< of the partial made here: they begin at terms[count]; 0 = there is none
 };
 
-/// Packs of 16 bytes that each lane adds at a time, kWarpSize apart: so many loads are in flight.
-template <uint32_t kRows, uint32_t kPacks, class T>
-MORI_DEVICE void add_rows(float (&sum)[kPacks][Pack<T>::kElements], const CombineTerm* terms,
-                          uint32_t start) {
-  Pack<T> packs[kRows][kPacks];
-  MORI_UNROLL
-  for (uint32_t r = 0; r < kRows; ++r) {
-    const T* row = global<const T>(terms[r].address);
-    MORI_UNROLL
-    for (uint32_t u = 0; u < kPacks; ++u) {
-      packs[r][u] = load_pack(row + uint64_t(start + u * kWarpSize) * Pack<T>::kElements);
-    }
-  }
-  MORI_UNROLL
-  for (uint32_t r = 0; r < kRows; ++r) {
-    const float weight = terms[r].weight;
-    MORI_UNROLL
-    for (uint32_t u = 0; u < kPacks; ++u) {
-      MORI_UNROLL
-      for (uint32_t e = 0; e < Pack<T>::kElements; ++e)
-        sum[u][e] += multiply(weight, to_float(packs[r][u].element[e]));
-    }
-  }
-}
-
-template <uint32_t kPacks, class T>
-MORI_DEVICE void add_terms(float (&sum)[kPacks][Pack<T>::kElements], const CombineTerm* terms, uint32_t count,
-                           uint32_t start) {
-  constexpr uint32_t kRows = kPacks == 1 ? 4 : 2;
-  uint32_t i = 0;
-  MORI_NO_UNROLL
-  for (; i + kRows <= count; i += kRows) add_rows<kRows, kPacks, T>(sum, terms + i, start);
-  if constexpr (kRows > 2) {
-    if (i + 2 <= count) {
-      add_rows<2, kPacks, T>(sum, terms + i, start);
-      i += 2;
-    }
-  }
-  if (i < count) add_rows<1, kPacks, T>(sum, terms + i, start);
-}
-
 template <uint32_t kPacks, class T>
 MORI_DEVICE void sum_packs(const CombineSum& s, T* out, uint32_t start) {
   constexpr uint32_t kElements = Pack<T>::kElements;
   float sum[kPacks][kElements] = {};
-  add_terms<kPacks, T>(sum, s.terms, s.before, start);
+  add_all_rows<kPacks, T>(sum, s.terms, s.before, start, kWarpSize);
   if (s.copies != 0) {
     float partial[kPacks][kElements] = {};
-    add_terms<kPacks, T>(partial, s.terms + s.count, s.copies, start);
+    add_all_rows<kPacks, T>(partial, s.terms + s.count, s.copies, start, kWarpSize);
     MORI_UNROLL
     for (uint32_t u = 0; u < kPacks; ++u) {
       MORI_UNROLL
@@ -79,7 +38,7 @@ MORI_DEVICE void sum_packs(const CombineSum& s, T* out, uint32_t start) {
       }
     }
   }
-  add_terms<kPacks, T>(sum, s.terms + s.before, s.count - s.before, start);
+  add_all_rows<kPacks, T>(sum, s.terms + s.before, s.count - s.before, start, kWarpSize);
   MORI_UNROLL
   for (uint32_t u = 0; u < kPacks; ++u) {
     Pack<T> rounded;
@@ -90,38 +49,6 @@ MORI_DEVICE void sum_packs(const CombineSum& s, T* out, uint32_t start) {
 }
 
 #if defined(MORI_WARP_COPY_IS_MEMCPY)
-// One lane is the warp: plain loops over a piece of the row, which the compiler makes vectors of.
-inline constexpr uint32_t kPieceElements = 1024;  // the sum and a row's piece stay in the first-level cache
-
-#define MORI_SUM_LOOPS(T)                                                                          \
-  [[maybe_unused]] MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n) {   \
-    for (uint32_t i = 0; i < n; ++i) sum[i] += to_float(row[i]);                                   \
-  }                                                                                                \
-  [[maybe_unused]] MORI_CPU_CLONES static void add_piece(float* sum, const T* row, uint32_t n,     \
-                                                         float weight) {                           \
-    for (uint32_t i = 0; i < n; ++i) sum[i] += multiply(weight, to_float(row[i]));                 \
-  }                                                                                                \
-  [[maybe_unused]] MORI_CPU_CLONES static void round_piece(T* out, const float* sum, uint32_t n) { \
-    for (uint32_t i = 0; i < n; ++i) from_float(sum[i], out[i]);                                   \
-  }
-MORI_SUM_LOOPS(bfloat16)
-MORI_SUM_LOOPS(float16)
-MORI_SUM_LOOPS(float)
-#undef MORI_SUM_LOOPS
-
-template <class T>
-MORI_DEVICE void add_pieces(float* sum, const CombineTerm* terms, uint32_t count, uint32_t start,
-                            uint32_t n) {
-  for (uint32_t i = 0; i < count; ++i) {
-    const T* row = global<const T>(terms[i].address) + start;
-    if (terms[i].weight == 1.0f) {
-      add_piece(sum, row, n);
-    } else {
-      add_piece(sum, row, n, terms[i].weight);
-    }
-  }
-}
-
 template <class T>
 MORI_DEVICE void sum_part(const CombineSum& s, T* out, uint32_t first, uint32_t last) {
   const uint32_t end = last * Pack<T>::kElements;

@@ -3,6 +3,7 @@
 //
 // What the dispatch and combine kernels share: a token's experts, one row's way, times of phases.
 #pragma once
+#include "src/core/device/blocks_flags.hpp"
 #include "src/ops/ep/ep_args.hpp"
 #include "src/shmem/signals.hpp"
 
@@ -33,17 +34,6 @@ MORI_DEVICE void note_time(uint64_t trace, EpTrace phase) {
   if (trace != 0 && block_lane() == 0) {
     global<uint64_t>(trace)[uint64_t(block_id()) * kEpTraceWords + phase] = clock_ticks();
   }
-}
-
-/// Advances an epoch in device memory at the start of a launch, and tells the launch's: the last block to
-/// arrive writes it, when all have read it. Callers: one lane of each block.
-MORI_DEVICE uint64_t begin_epoch(uint64_t* epoch, uint32_t* arrivals) {
-  const uint64_t mine = load_relaxed<Scope::device>(epoch) + 1;
-  if (fetch_add_acq_rel<Scope::device>(arrivals, 1u) + 1 == grid_blocks()) {
-    store_relaxed<Scope::device>(arrivals, 0u);
-    store_relaxed<Scope::device>(epoch, mine);
-  }
-  return mine;
 }
 
 }  // namespace MORI_TARGET_NAMESPACE

@@ -285,7 +285,7 @@ template <bool kByExpert>
   sync_block();
   if (block_lane() + kWarpSize == block_lanes()) {  // the last warp's first lane, while others count
     EpLocal* local = global<EpLocal>(a.local);
-    *block.epoch = begin_epoch(&local->dispatch_epoch, &local->arrivals[0]);
+    *block.epoch = blocks::begin_epoch(&local->dispatch_epoch, &local->arrivals[0]);
     if (kByExpert && block_id() == 0)  // of the next call: this one's were set back by the one before
       store_relaxed<Scope::device>(&local->dispatch_tickets[(*block.epoch + 1) & 1u], uint64_t(0));
   }
