@@ -33,6 +33,8 @@ bench = typer.Typer(
     help="Measure a product: verified in every run, beside its limit and its peers.", no_args_is_help=True
 )
 app.add_typer(bench, name="bench")
+wqe = typer.Typer(no_args_is_help=True, help="Queue entries of RDMA NICs, to and from JSON lines.")
+app.add_typer(wqe, name="wqe")
 
 
 class Device(str, enum.Enum):
@@ -394,6 +396,33 @@ def _show(report: Report, table: Any) -> None:
     console.print(f"{meta.machine}; {routing}{meta.mode}; every result verified bit for bit", highlight=False)
     for note in meta.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
+
+
+@wqe.command("encode")
+def wqe_encode(
+    input: Annotated[str, typer.Option("--input", metavar="FILE", help="JSON lines, one request each; - is stdin.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")] = False,
+) -> None:
+    """Requests with the bytes that device code writes for them: entry, doorbell record, MSN line, doorbell."""
+    _convert("encode", input, json)
+
+
+@wqe.command("decode")
+def wqe_decode(
+    input: Annotated[str, typer.Option("--input", metavar="FILE", help="JSON lines with wqe, cqe or doorbells.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")] = False,
+) -> None:
+    """Entries, completions and doorbells of a ring dump, field by field."""
+    _convert("decode", input, json)
+
+
+def _convert(direction: str, file: str, as_json: bool) -> None:
+    from .wqe._lines import run
+
+    if file != "-" and not Path(file).is_file():
+        raise typer.BadParameter(f"{file} is not a file", param_hint="--input")
+    if run(direction, file, as_json=as_json):
+        raise typer.Exit(2)
 
 
 @app.command()
