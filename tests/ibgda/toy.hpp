@@ -18,8 +18,10 @@ template <bool kEach = true, bool kWhole = true>
 struct Toy {
   static constexpr Family kFamily = Family::none;
   static constexpr uint32_t kUnit = 64;
-  static constexpr uint32_t kGap = 0;
-  static constexpr bool kPublishesEach = kEach;
+
+  MORI_DEVICE static Toy of(const Queue&) { return {}; }
+  MORI_DEVICE static uint32_t gap() { return 0; }
+  MORI_DEVICE static bool publishes_each() { return kEach; }
 
   MORI_DEVICE static uint32_t units(const Request& r) { return r.op == Op::read ? 2 : 1; }
 

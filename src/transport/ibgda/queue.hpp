@@ -72,7 +72,7 @@ MORI_DEVICE void poll(Queue& queue) {
   // at most a ring at once: then others may look for themselves
   for (uint32_t i = 0; i < queue.cq_depth; ++i) {
     Completion found;
-    if (!F::take(queue, found)) break;
+    if (!F::of(queue).take(queue, found)) break;
     if (found.failed) {
       kill(queue, uint64_t(found.vendor) << 8 | found.status);
       break;
@@ -116,7 +116,7 @@ MORI_DEVICE bool reserve(const World& world, Queue& queue, uint32_t units, uint6
     return false;
   }
   base = fetch_add_relaxed<Scope::device>(&queue.reserved, uint64_t(units));
-  const uint64_t used = base + units + F::kGap - R::kRoomSlack, first = queue.first_position;
+  const uint64_t used = base + units + F::of(queue).gap() - R::kRoomSlack, first = queue.first_position;
   if (!R::kWaitsForRoom || used <= first + queue.depth) return true;
   if (wait_progress<F, R>(world, queue, used - queue.depth, Wait::ibgda_room)) return true;
   kill(queue, kQueueAbandoned);
@@ -150,7 +150,7 @@ MORI_DEVICE void ring_published(Queue& queue) {
   if (R::kReadsPublishedLocked) end = load_acquire<Scope::system>(&queue.published);
   if ((end != queue.rung || !R::kReadsPublishedLocked) && !is_dead(queue)) {
     if (!R::kRingsUnderLock) R::dawdle();
-    F::ring(queue, end);
+    F::of(queue).ring(queue, end);
     store_release<Scope::device>(&queue.rung, end);
   }
   if (R::kRingsUnderLock) unlock<Scope::device>(&queue.ring_lock);
@@ -184,7 +184,7 @@ template <class F, class R, class Lanes>
 MORI_DEVICE uint64_t post_together(const World& world, Queue* queue, const Request& request,
                                    const Lanes& lanes, bool member) {
   const uint32_t leader = first_lane(lanes.mask), me = lane_id();
-  const uint32_t units = member ? F::units(request) : 0;
+  const uint32_t units = member ? F::of(*queue).units(request) : 0;
   uint32_t before = 0, total = 0;
   for (uint32_t bit = 0; kMaxUnits >> bit != 0; ++bit) {
     const mask_t have = lanes.ballot((units >> bit & 1u) != 0);
@@ -202,16 +202,17 @@ MORI_DEVICE uint64_t post_together(const World& world, Queue* queue, const Reque
     Request entry = request;
     const bool last = lanes.mask >> me == 1;
     entry.flags = last ? request.flags | kSignaled : request.flags & ~uint32_t(kSignaled);
-    F::encode(*queue, begin, entry);
+    F::of(*queue).encode(*queue, begin, entry);
   }
   if (R::kJoins) lanes.sync();
   good = me == leader && wait_turn<R>(world, *queue, base);
   good = lanes.shuffle(good, leader);
   if (good == 0) return 0;
-  if constexpr (F::kPublishesEach) {
+  const bool in_turn = lanes.shuffle(uint32_t(me == leader && F::of(*queue).publishes_each()), leader) != 0;
+  if (in_turn) {
     lanes.sync();
     for (mask_t rest = lanes.mask; rest != 0; rest &= rest - 1) {
-      if (me == first_lane(rest)) F::publish(*queue, begin, request);
+      if (me == first_lane(rest)) F::of(*queue).publish(*queue, begin, request);
       lanes.sync();
     }
   } else if (me == leader) {
@@ -228,7 +229,7 @@ MORI_DEVICE uint64_t post_together(const World& world, Queue* queue, const Reque
 /// Lanes that one group can have without asking for more than the ring holds.
 template <class F>
 MORI_DEVICE uint32_t group_limit(const Queue& queue) {
-  const uint32_t lanes = (queue.depth - F::kGap) / kMaxUnits;
+  const uint32_t lanes = (queue.depth - F::of(queue).gap()) / kMaxUnits;
   return lanes < 1 ? 1 : lanes;
 }
 template <class R>
@@ -288,36 +289,24 @@ MORI_DEVICE bool quiet_as(const World& world, Queue& queue) {
 ///          behind all that was posted to the queue before.
 /// Fails:   0: the queue is dead, or no room or turn in time (Wait::ibgda_error, ibgda_room, ibgda_turn).
 [[nodiscard]] MORI_DEVICE_NOINLINE uint64_t post(const World& world, Queue& queue, const Request& request) {
-  uint64_t position = 0;
-  with_family(queue.family, [&](auto f) { position = post_as<decltype(f)>(world, queue, request); });
-  return position;
+  return post_as<AnyFamily>(world, queue, request);
 }
-/// post() by a whole warp, each lane with a queue and a request of its own; all of one family.
-/// Callers: all lanes of the warp; those that do not want may bring any queue of the family, or null beside
-/// lanes that want. Orders, fails: as post().
+/// post() by a whole warp, each lane with a queue and a request of its own.
+/// Callers: all lanes of the warp; `queue` and `request` of those that do not want are not used.
+/// Orders, fails: as post().
 [[nodiscard]] MORI_DEVICE_NOINLINE uint64_t post_lanes(const World& world, Queue* queue,
                                                        const Request& request, bool wants) {
-  const mask_t posting = ballot(wants);
-  if (posting == 0) return 0;
-  const uint32_t family = shuffle(wants ? uint32_t(queue->family) : 0, first_lane(posting));
-  uint64_t position = 0;
-  with_family(Family(family),
-              [&](auto f) { position = post_lanes_as<decltype(f)>(world, queue, request, wants); });
-  return position;
+  return post_lanes_as<AnyFamily>(world, queue, request, wants);
 }
 /// Until everything before `position` is done: effects at the target, results here.
 /// Callers: any lane. Orders: acquire: what reads and atomics brought is visible to this lane.
 /// Fails:   false: Wait::ibgda_completion, ibgda_error, or the position is 0.
 [[nodiscard]] MORI_DEVICE_NOINLINE bool wait_completed(const World& world, Queue& queue, uint64_t position) {
-  bool done = false;
-  with_family(queue.family, [&](auto f) { done = wait_completed_as<decltype(f)>(world, queue, position); });
-  return done;
+  return wait_completed_as<AnyFamily>(world, queue, position);
 }
 /// Until everything is done that was published before. Callers, orders, fails: as wait_completed().
 [[nodiscard]] MORI_DEVICE_NOINLINE bool quiet(const World& world, Queue& queue) {
-  bool done = false;
-  with_family(queue.family, [&](auto f) { done = quiet_as<decltype(f)>(world, queue); });
-  return done;
+  return quiet_as<AnyFamily>(world, queue);
 }
 
 }  // namespace MORI_TARGET_NAMESPACE
