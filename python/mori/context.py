@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mori import _core, config
+from mori._queue_errors import queue_failure
 from mori.bootstrap import rendezvous
 from mori.errors import CapacityError, ConfigError, MoriError, PeerLost, TimeoutError
 from mori.heap import Heap
@@ -194,9 +195,9 @@ class Context:
         self.check()
 
     def check(self) -> None:
-        """Raises what kernels that have run recorded: TimeoutError, PeerLost, CapacityError or ConfigError. Does not
-        wait for any stream. After a refusal (capacity, arguments) the context goes on; after a failed wait it does
-        not."""
+        """Raises what kernels that have run recorded: TimeoutError, TransportError (of a NIC), PeerLost, CapacityError
+        or ConfigError. Does not wait for any stream. After a refusal (capacity, arguments) the context goes on; after
+        a failed wait it does not."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         word = self.core.error()
@@ -284,6 +285,8 @@ class Context:
             lost = sorted(self._lost | self.mesh.lost())
         unknown = word.peer == _core.SHMEM_ANY_PE
         if word.state == 2 and word.peer not in lost:
+            if word.wait == "ibgda.error":
+                return queue_failure(word)
             return TimeoutError(
                 f"{word.wait} of {'a rank' if unknown else f'rank {word.peer}'} did not come within {self.timeout:g} s "
                 f"(rank {self.rank} expected {word.expected}, has seen {word.seen})",
