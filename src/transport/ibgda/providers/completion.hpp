@@ -17,10 +17,11 @@ struct Completion {
   uint64_t completed = 0;  ///< position behind the finished entry
 };
 
-/// One 16-byte piece of a ring, low word first. Callers: one lane.
+/// One 16-byte piece of a ring, low word first. `index` may be one lap too high: a division for each piece
+/// would be most of an entry's cost. Callers: one lane.
 MORI_DEVICE void store_segment(uint64_t ring, uint64_t index, uint32_t segments, uint64_t first,
                                uint64_t second) {
-  uint64_t* to = global<uint64_t>(ring + index % segments * 16);
+  uint64_t* to = global<uint64_t>(ring + (index < segments ? index : index - segments) * 16);
   to[0] = first;
   to[1] = second;
 }

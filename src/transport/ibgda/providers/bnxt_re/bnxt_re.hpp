@@ -61,26 +61,27 @@ struct BnxtRe {
 
   /// Writes the entry, all bytes of its slots. Callers: one lane.
   MORI_DEVICE static void encode(const Queue& q, uint64_t position, const Request& r) {
+    const uint64_t at = position % q.depth;
     const bool atomic = r.op == Op::fetch_add || r.op == Op::compare_swap;
     const bool inlined = (r.flags & kInline) != 0;
     const uint32_t flags = ((r.flags & kSignaled) != 0 ? kSignal : 0) |
                            ((r.flags & kFence) != 0 ? kReadFence : 0) |
                            ((r.flags & kSolicited) != 0 ? kSolicitedEvent : 0) | (inlined ? kInlineData : 0);
     const uint32_t header = type(r.op) | flags << 8 | kSlots << 16;
-    store_segment(q.sq, position, q.depth, two(header, atomic ? r.rkey : r.immediate),
+    store_segment(q.sq, at, q.depth, two(header, atomic ? r.rkey : r.immediate),
                   atomic ? r.remote : r.length);
     if (atomic) {
-      store_segment(q.sq, position + 1, q.depth, r.value, r.op == Op::compare_swap ? r.compare : 0);
+      store_segment(q.sq, at + 1, q.depth, r.value, r.op == Op::compare_swap ? r.compare : 0);
     } else if (r.op == Op::send || r.op == Op::send_imm) {
-      store_segment(q.sq, position + 1, q.depth, 0, 0);
+      store_segment(q.sq, at + 1, q.depth, 0, 0);
     } else {
-      store_segment(q.sq, position + 1, q.depth, r.remote, r.rkey);
+      store_segment(q.sq, at + 1, q.depth, r.remote, r.rkey);
     }
     if (inlined) {
-      store_segment(q.sq, position + 2, q.depth, inline_word(r.local, r.length, 0),
+      store_segment(q.sq, at + 2, q.depth, inline_word(r.local, r.length, 0),
                     inline_word(r.local, r.length, 8));
     } else {
-      store_segment(q.sq, position + 2, q.depth, r.local, two(r.lkey, r.length));
+      store_segment(q.sq, at + 2, q.depth, r.local, two(r.lkey, r.length));
     }
   }
 

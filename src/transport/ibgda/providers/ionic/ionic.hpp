@@ -57,7 +57,7 @@ struct Ionic {
   /// Writes the entry, all 64 bytes. Callers: one lane.
   MORI_DEVICE static void encode(const Queue& q, uint64_t position, const Request& r) {
     const uint32_t of_ring = q.depth * 4;
-    const uint64_t at = position * 4;
+    const uint64_t at = position % q.depth * 4;
     const bool atomic = r.op == Op::fetch_add || r.op == Op::compare_swap;
     const bool inlined = (r.flags & kInline) != 0;
     const bool first_lap = (position / q.depth & 1) == 0;

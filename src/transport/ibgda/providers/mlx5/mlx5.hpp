@@ -103,7 +103,7 @@ struct Mlx5 {
   /// The same without a NOP behind.
   MORI_DEVICE static void encode_alone(const Queue& q, uint64_t position, const Request& r) {
     const uint32_t of_ring = q.depth * 4, used = segments(r), all = (used + 3) / 4 * 4;
-    const uint64_t first = position * 4;
+    const uint64_t first = position % q.depth * 4;
     uint32_t next = 0;
     const auto put = [&](uint64_t low, uint64_t high) {
       store_segment(q.sq, first + next++, of_ring, low, high);
