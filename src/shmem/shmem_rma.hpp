@@ -34,7 +34,7 @@ MORI_DEVICE void write_peer(const Group& group, void* to, const void* from, size
     copy(group, to, from, bytes);
   }
 }
-/// The other way.
+/// The other way; `from` is looked at anew.
 template <class Group>
 MORI_DEVICE void read_peer(const Group& group, void* to, const void* from, size_t bytes) {
   const bool first = group.lane() == 0;
@@ -45,8 +45,22 @@ MORI_DEVICE void read_peer(const Group& group, void* to, const void* from, size_
     if (first)
       *static_cast<AnyWord32*>(to) = load_relaxed<Scope::system>(static_cast<const AnyWord32*>(from));
   } else {
-    copy(group, to, from, bytes);
+    copy<FreshLoads>(group, to, from, bytes);
   }
+}
+/// One element of a PE's, looked at anew. Callers: one lane.
+template <class T>
+MORI_DEVICE T read_element(const T* from) {
+  constexpr size_t kEach = alignof(T) < 8 ? alignof(T) : 8;
+  using Word = typename AnyPiece<kEach>::Type;
+  struct Pieces {
+    Word piece[sizeof(T) / kEach];
+  } pieces;
+  MORI_UNROLL
+  for (uint32_t i = 0; i < sizeof(T) / kEach; ++i) {
+    pieces.piece[i] = FreshLoads::load(reinterpret_cast<const Word*>(from) + i);
+  }
+  return __builtin_bit_cast(T, pieces);
 }
 
 // ---- put -----------------------------------------------------------------------------------------------
@@ -149,7 +163,7 @@ MORI_DEVICE void iget_nbi(const Group& group, const Ctx& ctx, T* dest, const T* 
   if (nelems == 0) return;
   reach(ctx, source, pe, [&](const T* theirs) {
     for (size_t i = group.lane(); i < nelems; i += group.lanes())
-      dest[ptrdiff_t(i) * dst] = theirs[ptrdiff_t(i) * sst];
+      dest[ptrdiff_t(i) * dst] = read_element(theirs + ptrdiff_t(i) * sst);
   });
 }
 template <class Group, class T>

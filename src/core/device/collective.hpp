@@ -110,34 +110,67 @@ struct __attribute__((__may_alias__, __aligned__(16))) AnyVec16 {
 };
 using AnyWord64 __attribute__((__may_alias__)) = uint64_t;
 using AnyWord32 __attribute__((__may_alias__)) = uint32_t;
+using AnyWord16 __attribute__((__may_alias__)) = uint16_t;
 using AnyByte = unsigned char;
+template <size_t kBytes>
+struct AnyPiece;
+template <>
+struct AnyPiece<1> {
+  using Type = AnyByte;
+};
+template <>
+struct AnyPiece<2> {
+  using Type = AnyWord16;
+};
+template <>
+struct AnyPiece<4> {
+  using Type = AnyWord32;
+};
+template <>
+struct AnyPiece<8> {
+  using Type = AnyWord64;
+};
+
+/// How copy() reads: through all caches, or what a peer has written meanwhile.
+struct CachedLoads {
+  template <class Piece>
+  MORI_DEVICE static Piece load(const Piece* p) {
+    return *p;
+  }
+};
+struct FreshLoads {
+  template <class Piece>
+  MORI_DEVICE static Piece load(const Piece* p) {
+    return load_fresh(p);
+  }
+};
 
 /// Both addresses and `bytes` are multiples of the size of Piece. Callers: the group.
-template <class Piece, class Group>
+template <class Piece, class Loads, class Group>
 MORI_DEVICE void copy_pieces(const Group& group, char* to, const char* from, size_t bytes) {
   MORI_NO_UNROLL
   for (size_t i = group.lane() * sizeof(Piece); i < bytes; i += group.lanes() * sizeof(Piece)) {
-    *reinterpret_cast<Piece*>(to + i) = *reinterpret_cast<const Piece*>(from + i);
+    *reinterpret_cast<Piece*>(to + i) = Loads::load(reinterpret_cast<const Piece*>(from + i));
   }
 }
 
 /// Fewer than 16 bytes; an aligned word is written whole. Callers: the group.
-template <class Group>
+template <class Loads, class Group>
 MORI_DEVICE void copy_edge(const Group& group, char* to, const char* from, size_t bytes) {
   const uint64_t alignment =
       reinterpret_cast<uint64_t>(to) | reinterpret_cast<uint64_t>(from) | uint64_t(bytes);
   if ((alignment & 7u) == 0) {
-    copy_pieces<AnyWord64>(group, to, from, bytes);
+    copy_pieces<AnyWord64, Loads>(group, to, from, bytes);
   } else if ((alignment & 3u) == 0) {
-    copy_pieces<AnyWord32>(group, to, from, bytes);
+    copy_pieces<AnyWord32, Loads>(group, to, from, bytes);
   } else {
-    copy_pieces<AnyByte>(group, to, from, bytes);
+    copy_pieces<AnyByte, Loads>(group, to, from, bytes);
   }
 }
 
 /// A 16-byte aligned destination; the source is a multiple of the size of Piece away from that. Stores are of
 /// 16 bytes all the same: over a link every store is a packet, loads are from caches. Callers: the group.
-template <class Piece, class Group>
+template <class Piece, class Loads, class Group>
 MORI_DEVICE void copy_gathered(const Group& group, char* to, const char* from, size_t bytes) {
   struct Pieces {
     Piece piece[sizeof(vec16) / sizeof(Piece)];
@@ -147,14 +180,14 @@ MORI_DEVICE void copy_gathered(const Group& group, char* to, const char* from, s
     Pieces gathered;
     MORI_UNROLL
     for (uint32_t k = 0; k < sizeof(vec16) / sizeof(Piece); ++k) {
-      gathered.piece[k] = reinterpret_cast<const Piece*>(from + i)[k];
+      gathered.piece[k] = Loads::load(reinterpret_cast<const Piece*>(from + i) + k);
     }
     store_streaming(reinterpret_cast<vec16*>(to + i), __builtin_bit_cast(vec16, gathered));
   }
 }
 
 /// Both sides 16-byte aligned, `bytes` a multiple of 16. Callers: the group.
-template <uint32_t kUnroll, class Group>
+template <uint32_t kUnroll, class Loads, class Group>
 MORI_DEVICE void copy_aligned(const Group& group, char* to, const char* from, size_t bytes) {
   vec16* d = reinterpret_cast<vec16*>(to);
   const AnyVec16* s = reinterpret_cast<const AnyVec16*>(from);
@@ -164,19 +197,31 @@ MORI_DEVICE void copy_aligned(const Group& group, char* to, const char* from, si
       for (; i + (kUnroll - 1) * lanes < n; i += kUnroll * lanes) {
     vec16 v[kUnroll];
     MORI_UNROLL
-    for (uint32_t u = 0; u < kUnroll; ++u) v[u] = __builtin_bit_cast(vec16, s[i + u * lanes]);
+    for (uint32_t u = 0; u < kUnroll; ++u) v[u] = __builtin_bit_cast(vec16, Loads::load(s + i + u * lanes));
     MORI_UNROLL
     for (uint32_t u = 0; u < kUnroll; ++u) store_streaming(d + i + u * lanes, v[u]);
   }
+  constexpr uint32_t kRest =
+      2;  // predicated, so that a lane waits once for both: 1 KiB by a warp. More cost registers
   MORI_NO_UNROLL
-  for (; i < n; i += lanes) store_streaming(d + i, __builtin_bit_cast(vec16, s[i]));
+  for (; i < n; i += kRest * lanes) {
+    vec16 v[kRest];
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kRest; ++u) {
+      if (i + u * lanes < n) v[u] = __builtin_bit_cast(vec16, Loads::load(s + i + u * lanes));
+    }
+    MORI_UNROLL
+    for (uint32_t u = 0; u < kRest; ++u) {
+      if (i + u * lanes < n) store_streaming(d + i + u * lanes, v[u]);
+    }
+  }
 }
 
 /// Copies any number of bytes between any addresses that do not overlap; `to` is global memory, `from` may
 /// be shared memory. Aligned words of 4 and 8 bytes are written whole.
 /// Callers: the group. Orders: nothing; what other lanes wrote to `from` needs a sync() before, and so does
 /// writing to `from` again afterwards.
-template <class Group>
+template <class Loads = CachedLoads, class Group>
 MORI_DEVICE void copy(const Group& group, void* to, const void* from, size_t bytes) {
   char* t = static_cast<char*>(to);
   const char* f = static_cast<const char*>(from);
@@ -189,18 +234,18 @@ MORI_DEVICE void copy(const Group& group, void* to, const void* from, size_t byt
   const uint64_t to_boundary = -reinterpret_cast<uint64_t>(t) & 15u;
   const size_t head = bytes < to_boundary ? bytes : size_t(to_boundary);
   const size_t body = (bytes - head) / 16 * 16;
-  copy_edge(group, t, f, head);
+  copy_edge<Loads>(group, t, f, head);
   const uint64_t skew = reinterpret_cast<uint64_t>(f + head) & 15u;
   if (skew == 0) {
-    copy_aligned<8>(group, t + head, f + head, body);
+    copy_aligned<8, Loads>(group, t + head, f + head, body);
   } else if ((skew & 7u) == 0) {
-    copy_gathered<AnyWord64>(group, t + head, f + head, body);
+    copy_gathered<AnyWord64, Loads>(group, t + head, f + head, body);
   } else if ((skew & 3u) == 0) {
-    copy_gathered<AnyWord32>(group, t + head, f + head, body);
+    copy_gathered<AnyWord32, Loads>(group, t + head, f + head, body);
   } else {
-    copy_gathered<AnyByte>(group, t + head, f + head, body);
+    copy_gathered<AnyByte, Loads>(group, t + head, f + head, body);
   }
-  copy_edge(group, t + head + body, f + head + body, bytes - head - body);
+  copy_edge<Loads>(group, t + head + body, f + head + body, bytes - head - body);
 }
 
 /// Reads a row once and writes it to several places: `each(store)` calls store(to) for every one of them, the

@@ -250,6 +250,11 @@ template <class T>
 MORI_DEVICE T load_constant(const T* p) {
   return *p;
 }
+/// What a peer may have written since this was last read here: caches are coherent.
+template <class T>
+MORI_DEVICE T load_fresh(const T* p) {
+  return *p;
+}
 MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return *p; }
 MORI_DEVICE void store_streaming(vec16* p, vec16 value) { *p = value; }

@@ -291,6 +291,37 @@ template <class T>
 MORI_DEVICE T load_constant(const T* p) {
   return __ldg(p);
 }
+/// What a peer may have written since this was last read here: past the SM's own cache. 1, 2, 4, 8 or 16
+/// bytes of global memory, aligned to that. Orders: nothing.
+template <class T>
+MORI_DEVICE T load_fresh(const T* p) {
+  if constexpr (sizeof(T) == 16) {
+    struct {
+      uint64_t low, high;
+    } both;
+    asm volatile("ld.relaxed.sys.global.v2.b64 {%0, %1}, [%2];"
+                 : "=l"(both.low), "=l"(both.high)
+                 : "l"(__cvta_generic_to_global(p))
+                 : "memory");
+    return __builtin_bit_cast(T, both);
+  } else if constexpr (sizeof(T) >= 4) {
+    return atomic_load<Order::relaxed, Scope::system>(p);
+  } else {
+    uint16_t r;
+    if constexpr (sizeof(T) == 2) {
+      asm volatile("ld.relaxed.sys.global.b16 %0, [%1];"
+                   : "=h"(r)
+                   : "l"(__cvta_generic_to_global(p))
+                   : "memory");
+    } else {
+      asm volatile("ld.relaxed.sys.global.u8 %0, [%1];"
+                   : "=h"(r)
+                   : "l"(__cvta_generic_to_global(p))
+                   : "memory");
+    }
+    return T(r);
+  }
+}
 /// Data that is read again soon.
 MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) {

@@ -215,6 +215,23 @@ template <class T>
 MORI_DEVICE T load_constant(const T* p) {
   return *p;
 }
+/// What a peer may have written since this was last read here: past this GPU's caches. 1, 2, 4, 8 or 16 bytes
+/// of global memory, aligned to that; no instruction of 16 bytes is known to the compiler. Orders: nothing.
+template <class T>
+MORI_DEVICE T load_fresh(const T* p) {
+  if constexpr (sizeof(T) == 16) {
+    struct {
+      uint64_t low, high;
+    } both;
+    using Word __attribute__((__may_alias__)) = uint64_t;
+    const Word* words = reinterpret_cast<const Word*>(p);
+    both.low = atomic_load<Order::relaxed, Scope::system>(words);
+    both.high = atomic_load<Order::relaxed, Scope::system>(words + 1);
+    return __builtin_bit_cast(T, both);
+  } else {
+    return atomic_load<Order::relaxed, Scope::system>(p);
+  }
+}
 MORI_DEVICE vec16 load_cached(const vec16* p) { return *p; }
 MORI_DEVICE vec16 load_streaming(const vec16* p) { return __builtin_nontemporal_load(p); }
 MORI_DEVICE void store_streaming(vec16* p, vec16 value) { __builtin_nontemporal_store(value, p); }
