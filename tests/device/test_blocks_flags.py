@@ -15,7 +15,7 @@ from conftest import Lab
 import mori
 
 pytestmark = pytest.mark.timeout(60)
-SOURCE = Path(__file__).parent / "kernels/blocks_reduce.cpp"
+SOURCE = Path(__file__).parent / "kernels/blocks_flags.cpp"
 WAIT_SIGNAL = 2  # mori::Wait
 
 

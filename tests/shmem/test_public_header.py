@@ -142,6 +142,7 @@ SOURCES: dict[str, Callable[[], str]] = {
     "every-name": lambda: EVERY_NAME,
     "blocks": lambda: of_blocks("blocks.cpp"),
     "blocks-reduce": lambda: of_blocks("blocks_reduce.cpp"),
+    "blocks-flags": lambda: of_blocks("blocks_flags.cpp"),
 }
 
 
@@ -155,7 +156,7 @@ def test_it_compiles(tmp_path: Path, source: str, target: str) -> None:
     file = tmp_path / "kernel.cpp"
     file.write_text(SOURCES[source]())
     done = subprocess.run(
-        [*command, "-std=c++20", "-I", str(ROOT), str(file)],
+        [*command, "-std=c++20", "-I", str(ROOT), "-I", str(ROOT / "tests/device/kernels"), str(file)],
         capture_output=True,
         text=True,
         timeout=60,
