@@ -6,6 +6,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "src/transport/ibgda/fabric.hpp"
+
 namespace py = pybind11;
 
 void bind_context(py::module_& module) {
@@ -32,6 +34,12 @@ void bind_context(py::module_& module) {
                              [](const core::Context& c) {
                                return py::bytes(reinterpret_cast<const char*>(&c.world()), sizeof(World));
                              })
+      .def(
+          "use_queues",
+          [](core::Context& c, const std::shared_ptr<ibgda::RankFabric>& fabric) {
+            c.use_queues(fabric->bases(), fabric->address(), fabric);
+          },
+          py::arg("fabric"))
       .def("error", &core::Context::error)
       .def("clear_refusal", &core::Context::clear_refusal)
       .def("leave_waits", &core::Context::leave_waits, py::arg("lost_peer"));

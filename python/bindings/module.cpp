@@ -16,6 +16,7 @@ void bind_memory(py::module_& module);
 void bind_topology(py::module_& module);
 void bind_context(py::module_& module);
 void bind_shmem(py::module_& module);
+void bind_fabric(py::module_& module);
 void bind_ep(py::module_& module);
 void bind_io(py::module_& module);
 void bind_io_bench(py::module_& module);
@@ -58,7 +59,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "C++ core of MoRI. Private: use the classes of mori.* instead.";
   module.attr("__version__") = mori::kVersion;
   py::register_local_exception_translator(translate);
-  for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_shmem, bind_ep, bind_io,
-                     bind_io_bench, bind_ibgda})
+  for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_fabric, bind_shmem, bind_ep,
+                     bind_io, bind_io_bench, bind_ibgda})
     bind(module);
 }

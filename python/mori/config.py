@@ -163,6 +163,27 @@ class Config:
         "0 or 1",
         "Transfer engines take other addresses without a secret, too: whoever reaches the port may connect.",
     )
+    transport: str = _variable(
+        "MORI_TRANSPORT",
+        "auto",
+        _one_of("auto", "p2p", "ibgda"),
+        "auto | p2p | ibgda",
+        "How kernels reach other ranks: load and store, or queues of a NIC; auto: by where the rank is.",
+    )
+    ibgda_provider: str = _variable(
+        "MORI_IBGDA_PROVIDER",
+        "auto",
+        _one_of("auto", "mlx5", "bnxt_re", "ionic"),
+        "auto | mlx5 | bnxt_re | ionic",
+        "Whose format queues have where a software NIC serves them; auto is mlx5.",
+    )
+    ibgda_queues: int = _variable(
+        "MORI_IBGDA_QUEUES",
+        1,
+        _count,
+        "1 to 64",
+        "Queues to each peer; a kernel's blocks share them out among themselves.",
+    )
     rdma_devices: str = _variable(
         "MORI_RDMA_DEVICES",
         "",

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mori import _core, config
+from mori._fabric import check_transport, connect
 from mori._queue_errors import queue_failure
 from mori.bootstrap import rendezvous
 from mori.errors import CapacityError, ConfigError, MoriError, PeerLost, TimeoutError
@@ -49,6 +50,7 @@ def init(
     timeout: float | None = None,
     heap_bytes: int | None = None,
     debug: bool | None = None,
+    transport: str | None = None,
 ) -> Context:
     """Joins the ranks of a group and returns this rank's Context. Collective.
 
@@ -57,6 +59,8 @@ def init(
     device: "cpu", "cuda", "cuda:1" or a torch.device; by default the current GPU, and the CPU where there is none.
     timeout: seconds that any wait may last, 0 = for ever (default MORI_TIMEOUT_S). heap_bytes: symmetric memory to
     start with; it grows (default MORI_HEAP_BYTES). debug: poison and guard symmetric memory (default MORI_DEBUG).
+    transport: how kernels reach other ranks: "p2p", "ibgda", or "auto", which chooses by where they are (default
+    MORI_TRANSPORT).
 
     Raises ConfigError for arguments that cannot be right or differ between ranks, TimeoutError naming the ranks that
     did not come. Not capturable in a graph.
@@ -75,11 +79,13 @@ def init(
         timeout=timeout,
         heap_bytes=settings.heap_bytes if heap_bytes is None else int(heap_bytes),
         debug=settings.debug if debug is None else bool(debug),
+        transport=settings.transport if transport is None else transport,
     )
 
 
 class Context:
-    """Made by `init()`; a context manager. Attributes: `rank`, `world_size`, `timeout` (seconds), `debug`."""
+    """Made by `init()`; a context manager. Attributes: `rank`, `world_size`, `timeout` (seconds), `debug`, `transport`
+    (how kernels reach other ranks: "p2p" or "ibgda")."""
 
     def __init__(
         self,
@@ -91,11 +97,13 @@ class Context:
         timeout: float,
         heap_bytes: int,
         debug: bool,
+        transport: str = "auto",
     ) -> None:
         self.rank, self.world_size = mesh.rank, mesh.world_size
         self.timeout, self.debug = timeout, debug
         self.mesh = mesh
         self._settings, self._kind, self._ordinal, self._heap_bytes = settings, kind, ordinal, heap_bytes
+        self._asked_transport = transport
         self._failure: MoriError | None = None
         self._lost: set[int] = set()
         self._excused: frozenset[int] = frozenset()
@@ -103,6 +111,8 @@ class Context:
         self._closed = False
         try:
             agreed = {"device kind": kind, "debug": debug, "heap_bytes": heap_bytes, "mori": _core.__version__}
+            agreed |= {"transport": transport, "MORI_IBGDA_PROVIDER": settings.ibgda_provider}
+            agreed |= {"MORI_IBGDA_QUEUES": settings.ibgda_queues}
             check_same(mesh, "mori.init", agreed, timeout=timeout)
             lanes = settings.cpu_lanes if kind == "cpu" else 1
             self.core_device = _core.open_device(
@@ -124,6 +134,10 @@ class Context:
                 timeout_ns=int(timeout * 1e9),
                 ranks_on_device=self.ranks_on_device,
             )
+            self.transport = check_transport(transport, kind, self.world_size)
+            if self.transport == "ibgda":
+                self.heap.fabric = connect(self.heap, settings)
+                self.core.use_queues(self.heap.fabric)
             mesh.barrier("mori.init", timeout=timeout)
         except BaseException:
             mesh.close()
@@ -179,8 +193,11 @@ class Context:
         return self.heap.empty(shape, dtype, fill=fill)
 
     def peer_tensor(self, tensor: torch.Tensor, peer: int) -> torch.Tensor:
-        """`peer`'s copy of a symmetric tensor: loads and stores reach its memory. Orders nothing."""
+        """`peer`'s copy of a symmetric tensor: loads and stores reach its memory. Orders nothing. Raises ConfigError
+        where the peer is reached by a NIC only."""
         self.ready()
+        if self.transport != "p2p" and peer != self.rank:
+            raise ConfigError(f"peer={peer} is reached by {self.transport}, not by load and store; use mori.shmem")
         return self.heap.peer_tensor(tensor, peer)
 
     def barrier(self, *, timeout: float | None = None) -> None:
@@ -251,6 +268,7 @@ class Context:
             timeout=self.timeout,
             heap_bytes=self._heap_bytes,
             debug=self.debug,
+            transport=self._asked_transport,
         )
 
     def close(self) -> None:
@@ -258,6 +276,12 @@ class Context:
         if not self._closed:
             self._release()
             self.mesh.close()
+
+    def __repr__(self) -> str:
+        way = self.transport
+        if way == "ibgda":
+            way += f" ({self._settings.ibgda_provider}, software NIC, {self._settings.ibgda_queues} queues per peer)"
+        return f"<mori.Context rank {self.rank} of {self.world_size} on {self._kind}, peers by {way}>"
 
     def __enter__(self) -> Context:
         return self
@@ -339,7 +363,7 @@ def _refused(word: _core.ErrorWord) -> MoriError:
     if word.refusal == "unregistered":
         return ConfigError(
             f"{word.expected} bytes at {word.seen:#x} of rank {word.peer} are not registered with its NIC: memory of "
-            "the heap is, other memory after ctx.register(tensor); nothing was sent"
+            "the heap is, other memory after ctx.heap.register(tensor); nothing was sent"
         )
     if word.refusal == "stale":
         return ConfigError(

@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -64,7 +64,8 @@ class Heap:
         self.mesh = mesh
         self.device = device
         self.debug = debug
-        self._timeout = timeout
+        self.timeout = timeout
+        self.fabric: Any = None  # or the _core.Fabric, whose NIC registered tensors are made known to
         self._sequence = 0
         self._unsent: list[int] = []  # released here, not yet told to the peers
         self._released_by: dict[int, set[int]] = {}
@@ -208,6 +209,8 @@ class Heap:
         """Local. Memory stays mapped here until the last tensor over it is gone, and in peers' until they
         close."""
         self._core = None
+        if self.fabric is not None:
+            self.fabric.stop()
 
     def __enter__(self) -> Heap:
         return self
@@ -221,7 +224,7 @@ class Heap:
         if self._broken:
             raise TransportError(f"the heap is unusable since {self._broken}; make another context")
         try:
-            return self.mesh.exchange(tag, msgspec.msgpack.encode(message), fds, timeout=self._timeout)
+            return self.mesh.exchange(tag, msgspec.msgpack.encode(message), fds, timeout=self.timeout)
         except (MoriError, KeyboardInterrupt) as error:
             self._broken = f"'{tag}' failed: {error}"
             raise

@@ -59,6 +59,10 @@ class Registration:
         self._heap: Heap | None = heap
         self._tensor = tensor
         self._staging = staging
+        outside = tensor.numel() != 0 and heap.core.locate(tensor.data_ptr()) is None
+        self._nic = heap.fabric if outside else None
+        if self._nic is not None:
+            self._nic.add_region(tensor.data_ptr(), tensor.numel() * tensor.dtype.itemsize)
         self._offers = offers
         self._imported = imported
         self.nbytes = tensor.numel() * tensor.dtype.itemsize
@@ -114,6 +118,8 @@ class Registration:
         heap = self._open()
         self._heap = None
         heap.core.quiesce()
+        if self._nic is not None:
+            self._nic.remove_region(self._tensor.data_ptr())
         self._imported.clear()
         heap.barrier("heap.unregister")
         self._staging = None

@@ -97,6 +97,12 @@ uint32_t Context::resident_blocks(const Function& function, uint32_t warps, uint
   return std::max(1u, device_->max_resident_blocks(function, warps, shared_bytes) / ranks_on_device_);
 }
 
+void Context::use_queues(uint64_t bases, uint64_t fabric, std::shared_ptr<void> owner) {
+  world_.bases = bases;
+  world_.fabric = fabric;
+  queues_ = std::move(owner);
+}
+
 ErrorWord Context::error() const {
   ErrorWord* e = word(error_memory_);
   ErrorWord copy{};

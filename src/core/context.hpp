@@ -39,6 +39,10 @@ class Context {
   /// device.
   uint32_t resident_blocks(const Function& function, uint32_t warps, uint32_t shared_bytes) const;
 
+  /// From now on kernels get these in their World; `owner` of the memory stays as long as the context. Before
+  /// any kernel is launched.
+  void use_queues(uint64_t bases, uint64_t fabric, std::shared_ptr<void> owner);
+
   /// What the kernels recorded; state is 0 while all is well.
   ErrorWord error() const;
   /// Forgets a refusal (not a failed wait: after one, ranks may disagree about epochs).
@@ -50,6 +54,7 @@ class Context {
   std::shared_ptr<Device> device_;
   HostMemory error_memory_;
   World world_;
+  std::shared_ptr<void> queues_;
   uint32_t ranks_on_device_;
 };
 

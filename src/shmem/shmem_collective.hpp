@@ -23,6 +23,17 @@ MORI_DEVICE void for_members(const Team& team, Visit visit) {
   for (uint32_t i = 1; i <= team.size; ++i) visit((team.index + i) % team.size);
 }
 
+/// A step behind the group's puts. What queues carry is complete before anybody hears of it: its source may
+/// then be written again, by me or by a member whom I tell so.
+template <class Group>
+[[nodiscard]] MORI_DEVICE bool meet(const Group& group, const Ctx& ctx, const Team& team) {
+  if (has_queues(ctx.world)) {
+    group.sync();
+    queue_quiet(ctx, group.lane(), group.lanes(), false);
+  }
+  return step(group, ctx, team, Wait::team);
+}
+
 /// `nelems` elements of member `root` to all members, itself included.
 template <class Group, class T>
 [[nodiscard]] MORI_DEVICE bool broadcast(const Group& group, const Ctx& ctx, const Team& team, T* dest,
@@ -32,7 +43,7 @@ template <class Group, class T>
       if (member != root || source != dest) put_nbi(group, ctx, dest, source, nelems, team_pe(team, member));
     });
   }
-  return step(group, ctx, team, Wait::team);
+  return meet(group, ctx, team);
 }
 
 /// `nelems` elements of each member, concatenated in member order: dest[size * nelems].
@@ -44,7 +55,7 @@ template <class Group, class T>
     if (member != team.index || source != mine)
       put_nbi(group, ctx, mine, source, nelems, team_pe(team, member));
   });
-  return step(group, ctx, team, Wait::team);
+  return meet(group, ctx, team);
 }
 
 /// Block j of `nelems` elements of source[size * nelems] to member j, where it becomes block `my index` of
@@ -55,7 +66,7 @@ template <class Group, class T>
   for_members(team, [&](uint32_t member) {
     put_nbi(group, ctx, dest + team.index * nelems, source + member * nelems, nelems, team_pe(team, member));
   });
-  return step(group, ctx, team, Wait::team);
+  return meet(group, ctx, team);
 }
 
 // ---- reductions ----------------------------------------------------------------------------------------
@@ -132,14 +143,14 @@ template <class Group, class T, class Combine>
       const size_t begin = part_begin(team, count, member), end = part_begin(team, count, member + 1);
       put_nbi(group, ctx, row_of(team.index), source + done + begin, end - begin, team_pe(team, member));
     });
-    if (!step(group, ctx, team, Wait::team)) return false;
+    if (!meet(group, ctx, team)) return false;
     const size_t begin = part_begin(team, count, team.index), end = part_begin(team, count, team.index + 1);
     combine_rows(group, team, rows, end - begin, row_of, combine);
     group.sync();
     for_members(team, [&](uint32_t member) {
       put_nbi(group, ctx, dest + done + begin, rows, end - begin, team_pe(team, member));
     });
-    if (!step(group, ctx, team, Wait::team)) return false;
+    if (!meet(group, ctx, team)) return false;
     done += count;
   } while (done < nelems);
   return true;

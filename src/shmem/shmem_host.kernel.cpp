@@ -127,7 +127,7 @@ MORI_DEVICE void do_word(const ShmemHostArgs& a) {
     case ShmemHostOp::fence:
       return shmem::fence(Thread{}, a.world);
     case ShmemHostOp::quiet:
-      return shmem::quiet(Thread{}, a.world);
+      return shmem::quiet_all(Thread{}, a.world);
     default:
       return change(a);
   }

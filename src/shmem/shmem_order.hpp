@@ -3,6 +3,7 @@
 //
 // Fence and quiet: the order and the completion of what a group has done (docs/shmem.md, "Order").
 #pragma once
+#include "src/shmem/queue_rma.hpp"
 #include "src/shmem/transport.hpp"
 
 namespace mori::shmem {
@@ -24,9 +25,23 @@ MORI_DEVICE void fence(const Group& group, const Ctx& ctx, uint32_t) {
 /// Callers: the group.
 /// Orders:  them before everything the group does afterwards, loads included (sequentially consistent).
 template <class Group>
-MORI_DEVICE void quiet(const Group& group, const Ctx&) {
+MORI_DEVICE void quiet(const Group& group, const Ctx& ctx) {
   group.sync();
   fence_seq_cst<Scope::system>();
+  if (has_queues(ctx.world)) {
+    queue_quiet(ctx, group.lane(), group.lanes(), false);
+    group.sync();
+  }
+}
+/// quiet() of all blocks and contexts of this PE, as far as they have asked for something already.
+template <class Group>
+MORI_DEVICE void quiet_all(const Group& group, const Ctx& ctx) {
+  group.sync();
+  fence_seq_cst<Scope::system>();
+  if (has_queues(ctx.world)) {
+    queue_quiet(ctx, group.lane(), group.lanes(), true);
+    group.sync();
+  }
 }
 template <class Group>
 MORI_DEVICE void quiet(const Group& group, const Ctx& ctx, uint32_t) {

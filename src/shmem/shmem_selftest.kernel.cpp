@@ -37,6 +37,7 @@ MORI_DEVICE void test_put(const ShmemSelfTestArgs& a, const Group& group, uint32
     shmem::putmem_nbi(group, a.world, to, global<const char>(a.from) + index * a.stride, a.bytes,
                       (me + a.distance + k) % n);
   }
+  shmem::quiet(group, a.world);
 }
 
 MORI_DEVICE uint8_t pattern(uint64_t round, uint32_t pe, uint32_t index, uint64_t byte) {
@@ -92,7 +93,13 @@ MORI_DEVICE void test_barrier(const ShmemSelfTestArgs& a, const Group& group, ui
   uint64_t wrong = 0, round = 1;
   for (; round <= a.rounds; ++round) {
     uint64_t* row = words + round % 2 * n;  // who has passed the barrier may write the other one
-    for (uint32_t pe = group.lane(); pe < n; pe += group.lanes()) *shmem::ptr(a.world, row + me, pe) = round;
+    for (uint32_t pe = group.lane(); pe < n; pe += group.lanes()) {
+      if (uint64_t* theirs = shmem::ptr(a.world, row + me, pe)) {
+        *theirs = round;
+      } else {
+        shmem::p(a.world, row + me, round, pe);
+      }
+    }
     if (!shmem::barrier(group, a.world, team)) break;
     for (uint32_t pe = group.lanes() - 1 - group.lane(); pe < n; pe += group.lanes())
       wrong += row[pe] != round;

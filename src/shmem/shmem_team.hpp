@@ -55,10 +55,10 @@ template <class Group>
 [[nodiscard]] MORI_DEVICE bool sync(const Group& group, const Ctx& ctx, const Team& team) {
   return step(group, ctx, team, Wait::barrier);
 }
-/// quiet(), then sync(): what the members' groups have done is complete everywhere.
+/// quiet_all(), then sync(): what the members have done is complete everywhere.
 template <class Group>
 [[nodiscard]] MORI_DEVICE bool barrier(const Group& group, const Ctx& ctx, const Team& team) {
-  quiet(group, ctx);
+  quiet_all(group, ctx);
   return sync(group, ctx, team);
 }
 

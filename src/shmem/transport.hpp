@@ -49,9 +49,12 @@ MORI_DEVICE_NOINLINE void refuse_unreachable(const World& world, uint32_t pe) {
   fail(world, Wait::none, Refusal::unreachable, pe, world.world_size, 0);
 }
 
+/// Whether some PEs are reached by queues. Callers: any lane.
+MORI_DEVICE bool has_queues(const World& world) { return kHasQueues && world.fabric != 0; }
+
 /// Whether what is for `pe` is posted to a queue. Callers: any lane.
 MORI_DEVICE bool has_queue(const World& world, uint32_t pe) {
-  if (world.fabric == 0 || pe >= world.world_size) return false;
+  if (!has_queues(world) || pe >= world.world_size) return false;
   const ibgda::Fabric* fabric = global<const ibgda::Fabric>(world.fabric);
   return ibgda::Path(global<const ibgda::RemoteHeap>(fabric->heaps)[pe].path) == ibgda::Path::queue;
 }
@@ -59,22 +62,11 @@ MORI_DEVICE bool has_queue(const World& world, uint32_t pe) {
 /// Without queues (World::fabric is 0) the second branch is a call away from the operation's code.
 template <class T, class Direct, class Queued>
 MORI_DEVICE void reach(const Ctx& ctx, T* mine, uint32_t pe, const Direct& direct, const Queued& queued) {
-  if (T* theirs = ptr(ctx, mine, pe)) {
-    direct(theirs);
-  } else if (has_queue(ctx.world, pe)) {
-    queued();
-  } else {
-    refuse_unreachable(ctx.world, pe);
+  if (T* theirs = ptr(ctx, mine, pe)) return direct(theirs);
+  if constexpr (kHasQueues) {
+    if (has_queue(ctx.world, pe)) return queued();
   }
-}
-/// An operation that no queue carries yet.
-template <class T, class Direct>
-MORI_DEVICE void reach(const Ctx& ctx, T* mine, uint32_t pe, const Direct& direct) {
-  if (T* theirs = ptr(ctx, mine, pe)) {
-    direct(theirs);
-  } else {
-    refuse_unreachable(ctx.world, pe);
-  }
+  refuse_unreachable(ctx.world, pe);
 }
 
 }  // namespace MORI_TARGET_NAMESPACE

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from shmem_ranks import CPU_TARGETS, GPU_TARGETS, Ranks, Target
+from shmem_ranks import CPU_TARGETS, GPU_TARGETS, TRANSPORTS, Ranks, Target
 
 from mori import _core
 
@@ -28,13 +28,36 @@ def target(request: pytest.FixtureRequest) -> Target:
     return target
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Queues: by default on the fast CPU; on lanes of 32 and 64 with `-m long`; no software NIC moves GPU memory."""
+    kept = []
+    for item in items:
+        found = getattr(getattr(item, "callspec", None), "params", {})
+        target = found.get("target")
+        if found.get("transport", "p2p") != "p2p" and isinstance(target, Target):
+            if target.kind != "cpu":
+                continue
+            if target.lanes != 1:
+                item.add_marker(pytest.mark.long)
+        kept.append(item)
+    items[:] = kept
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """How ranks reach each other."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def make_ranks(target: Target) -> Iterator[Callable[..., Ranks]]:
-    """make_ranks(size, room=..., timeout_s=...) on the target."""
+def make_ranks(target: Target, transport: str) -> Iterator[Callable[..., Ranks]]:
+    """make_ranks(size, room=..., timeout_s=...) on the target, over the transport."""
     made: list[Ranks] = []
 
     def make(size: int, **options: Any) -> Ranks:
-        made.append(Ranks(target, size, **options))
+        made.append(Ranks(target, size, transport=transport, **options))
         return made[-1]
 
     yield make

@@ -31,6 +31,7 @@ class Target(NamedTuple):
         return f"w{self.lanes}" if self.kind == "cpu" else self.kind
 
 
+TRANSPORTS = ("p2p", "mlx5", "bnxt_re", "ionic")  # load and store, or queues of a software NIC of that family
 CPU_TARGETS = [Target("cpu", lanes) for lanes in (1, 32, 64)]
 GPU_TARGETS = [pytest.param(Target(kind), marks=pytest.mark.gpu, id=kind) for kind in ("cuda", "hip")]
 
@@ -47,9 +48,20 @@ class Error(NamedTuple):
 
 
 class Ranks:
-    """`size` ranks. Offsets are of the heap, `room` bytes of it poisoned for the test to use."""
+    """`size` ranks. Offsets are of the heap, `room` bytes of it poisoned for the test to use. `source` and `out` are
+    memory of each rank's own, registered with its NIC where it has one."""
 
-    def __init__(self, target: Target, size: int, room: int = 1 << 20, timeout_s: float = 20) -> None:
+    def __init__(
+        self,
+        target: Target,
+        size: int,
+        room: int = 1 << 20,
+        timeout_s: float = 20,
+        *,
+        transport: str = "p2p",
+        queues: int = 2,
+        depth: int = 256,
+    ) -> None:
         self.size, self.room, self.timeout_s = size, room, timeout_s
         if target.kind == "cpu":
             self.devices = [_core.open_device("cpu", 0, cpu_lanes=target.lanes) for _ in range(size)]
@@ -61,8 +73,24 @@ class Ranks:
         self.errors = [device.allocate_host(64) for device in self.devices]
         self.out = [device.allocate(1 << 16) for device in self.devices]
         self.source = [device.allocate(room) for device in self.devices]
+        self.fabrics = self._queues(transport, queues, depth) if transport != "p2p" else []
         for rank in range(size):
             self.fill(rank, POISON)
+
+    def _queues(self, family: str, queues: int, depth: int) -> list[Any]:
+        fabrics = []
+        for rank, heap in enumerate(self.heaps):
+            paths = [_core.Path.direct if pe == rank else _core.Path.queue for pe in range(self.size)]
+            fabric = _core.Fabric(
+                heap, paths, family=getattr(_core.NicFamily, family), queues_per_peer=queues, depth=depth
+            )
+            fabric.add_region(self.source[rank], self.room)
+            fabric.add_region(self.out[rank], 1 << 16)
+            fabrics.append(fabric)
+        offers = [fabric.offer() for fabric in fabrics]
+        for fabric in fabrics:
+            fabric.connect(offers)
+        return fabrics
 
     def _connect(self) -> list[Any]:
         granularity = max(device.share_granularity for device in self.devices)
@@ -113,8 +141,10 @@ class Ranks:
     def world(self, rank: int) -> bytes:
         """mori::World."""
         ticks = int(self.timeout_s * self.devices[rank].properties.clock_hz)
-        bases = self.heaps[rank].bases_address
-        return struct.pack("<QQQIIQ", bases, self.errors[rank].device, ticks, rank, self.size, 0)
+        bases, fabric = self.heaps[rank].bases_address, 0
+        if self.fabrics:
+            bases, fabric = self.fabrics[rank].bases, self.fabrics[rank].address
+        return struct.pack("<QQQIIQ", bases, self.errors[rank].device, ticks, rank, self.size, fabric)
 
     def launch(self, rank: int, unit: str, name: str, arguments: bytes, *, blocks: int = 1, warps: int = 1) -> None:
         function = self.devices[rank].function(unit, name, len(arguments))
@@ -168,8 +198,13 @@ class Ranks:
             self.devices[rank].synchronize(self.streams[rank])
 
     def close(self) -> None:
+        """Raises what the software NICs found wrong with entries."""
+        violations = [f"rank {rank}: {v}" for rank, f in enumerate(self.fabrics) for v in f.violations()]
+        for fabric in self.fabrics:
+            fabric.stop()
         for rank, device in enumerate(self.devices):
             device.destroy_stream(self.streams[rank])
             device.free_host(self.errors[rank])
             device.free(self.out[rank])
             device.free(self.source[rank])
+        assert not violations, violations

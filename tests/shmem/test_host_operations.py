@@ -18,6 +18,15 @@ def test_processes(size: int) -> None:
     run_ranks(run_cases, size, timeout=80)
 
 
+@pytest.mark.parametrize("provider", ["mlx5", "bnxt_re", "ionic"])
+@pytest.mark.parametrize("mode", ["process", "thread"])
+def test_queues(mode: str, provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_IBGDA_PROVIDER", provider)
+    monkeypatch.setenv("MORI_IBGDA_QUEUES", "2")
+    monkeypatch.setenv("MORI_TRANSPORT", "ibgda")
+    run_ranks(run_cases, 3, mode=mode, timeout=80)
+
+
 @pytest.mark.parametrize("lanes", ["32", "64"])
 def test_threads_on_lanes(lanes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORI_CPU_LANES", lanes)

@@ -85,6 +85,10 @@ class Dispatcher:
         import torch
 
         ctx.ready()
+        if ctx.transport != "p2p":
+            raise ConfigError(
+                f"mori.ep reaches peers by load and store; this context has transport={ctx.transport!r}, not 'p2p'"
+            )
         self.ctx = ctx
         self.plan: Plan = make_plan(
             ctx.world_size, hidden, num_experts, topk=topk, max_tokens=max_tokens, dtype=dtype,

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from mori import _core
+from mori._fabric import lent
 from mori.errors import ConfigError
 from mori.shmem._kinds import REDUCTIONS, Op
 
@@ -63,9 +64,11 @@ class Launcher:
         pe: int = 0,
         option: int = 0,
         width: int = 1,
+        lends: tuple[int, int] = (0, 0),
     ) -> None:
         """Queues an operation; on the CPU it has happened, or raises, when this returns. `width` is what `count`
-        counts, in bytes."""
+        counts, in bytes; `lends` is memory that a NIC may have to read or write, which
+        need not be symmetric: address and bytes."""
         code = int(op)
         if code in _MOVES or code in _COLLECTS:
             function, warps = (
@@ -79,7 +82,9 @@ class Launcher:
             warps = self._warps(self._ctx.world_size, _MEETING_LANES) if code in _MEETINGS else 1
         args = _ARGS.pack(self._world, team, dest, source, count, signal, out, value, condition, code, type, pe, option)
         shape = _core.LaunchShape(1, warps, 16)
-        self._device.launch(function, shape, self.handle(stream), args)
+        fabric = self._ctx.heap.fabric
+        with contextlib.nullcontext() if fabric is None else lent(fabric, *lends):
+            self._device.launch(function, shape, self.handle(stream), args)
         if self._ctx.synchronous:
             self._ctx.check()
 

@@ -48,7 +48,7 @@ class Operations:
         if self._is_big(nbytes):
             return self._copy(self._ctx.heap.peer_tensor(dst, pe), src, stream)
         self._launcher.keep(stream, src)
-        self._launcher.start(Op.put, stream, dest=to, source=source, count=nbytes, pe=pe)
+        self._launcher.start(Op.put, stream, dest=to, source=source, count=nbytes, pe=pe, lends=(source, nbytes))
 
     def get(self, dst: torch.Tensor, src: torch.Tensor, pe: int, *, stream: Stream = None) -> None:
         """Reads `pe`'s copy of `src` (symmetric) into `dst`, of the same dtype and number of elements. Capturable."""
@@ -58,7 +58,7 @@ class Operations:
         if self._is_big(nbytes):
             return self._copy(dst, self._ctx.heap.peer_tensor(src, pe), stream)
         self._launcher.keep(stream, dst)
-        self._launcher.start(Op.get, stream, dest=to, source=source, count=nbytes, pe=pe)
+        self._launcher.start(Op.get, stream, dest=to, source=source, count=nbytes, pe=pe, lends=(to, nbytes))
 
     def put_signal(
         self,
@@ -90,6 +90,7 @@ class Operations:
             value=word,
             option=option,
             pe=pe,
+            lends=(source, nbytes),
         )
 
     # Signals: one-element int64 or uint64 tensors, compared as unsigned numbers.
@@ -271,7 +272,7 @@ class Operations:
         return pe, to, source, dst.numel() * dst.element_size()
 
     def _is_big(self, nbytes: int) -> bool:
-        return nbytes >= _BIG_BYTES and not self._ctx.synchronous
+        return nbytes >= _BIG_BYTES and not self._ctx.synchronous and self._ctx.transport == "p2p"
 
     def _copy(self, to: torch.Tensor, source: torch.Tensor, stream: Stream) -> None:
         """By a copy engine, in stream order."""

@@ -283,7 +283,8 @@ class Shmem(Operations):
                 self._copy(self._ctx.heap.peer_tensor(there, peer), here, stream)
             return self._launcher.start(Op.barrier, stream, team=packed)
         self._launcher.keep(stream, src)
-        self._launcher.start(op, stream, team=packed, dest=to, source=source, count=nbytes // parts_of_src, pe=pe)
+        count, lends = nbytes // parts_of_src, (source, nbytes)
+        self._launcher.start(op, stream, team=packed, dest=to, source=source, count=count, pe=pe, lends=lends)
 
     def _reduce(
         self,
@@ -306,6 +307,7 @@ class Shmem(Operations):
             count=src.numel(),
             width=src.element_size(),
             type=kind,
+            lends=(source, src.numel() * src.element_size()),
         )
 
 

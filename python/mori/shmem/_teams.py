@@ -167,7 +167,10 @@ class TeamTable:
         mine = ctypes.create_string_buffer(_ASKED.pack(self._free, *asked), nbytes)
         device.copy(self._mine, ctypes.addressof(mine), nbytes)
         dest = self._address(parent.slot) + self._asked_at
-        self._launcher.start(Op.fcollect, None, team=parent.packed, dest=dest, source=self._mine, count=nbytes)
+        own = self._mine
+        self._launcher.start(
+            Op.fcollect, None, team=parent.packed, dest=dest, source=own, count=nbytes, lends=(own, nbytes)
+        )
         self._launcher.finish(None)
         device.copy(ctypes.addressof(gathered), dest, len(gathered))
         return list(_ASKED.iter_unpack(gathered.raw))

@@ -57,7 +57,10 @@ _CLOCK, _CLOCK_REGISTERS = (tl.constexpr(text) for text in CLOCKS["hip" if torch
 
 
 def world(shm: Shmem) -> torch.Tensor:
-    """What kernels take as `world`: a small tensor on the device. Keep it as long as they may run."""
+    """What kernels take as `world`: a small tensor on the device. Keep it as long as they may run. ConfigError where
+    ranks are reached by queues: these kernels load and store."""
+    if shm.context.transport != "p2p":
+        raise ConfigError(f"mori.shmem.triton needs transport='p2p', this context has {shm.context.transport!r}")
     return _words(shm, shm.context.core.world)
 
 

@@ -45,6 +45,7 @@ namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
 
 inline constexpr uint32_t kWarpSize = MORI_CPU_WARP;
+inline constexpr bool kHasQueues = true;
 using mask_t = uint64_t;
 
 extern __attribute__((visibility("hidden"), tls_model("initial-exec"))) __thread MoriCpuLane* current_lane;

@@ -17,6 +17,13 @@
 namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
 
+/// Whether kernels have the code that posts to a NIC's queues: it takes registers, and stack where it is
+/// called, also where it never runs. Without it, what only a queue reaches is refused.
+#if defined(MORI_QUEUES)
+inline constexpr bool kHasQueues = true;
+#else
+inline constexpr bool kHasQueues = false;
+#endif
 constexpr uint32_t kWarpSize = 32;
 using mask_t = uint32_t;
 constexpr mask_t kAllLanes = 0xffffffffu;

@@ -19,6 +19,13 @@
 namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
 
+/// Whether kernels have the code that posts to a NIC's queues: it takes registers, and stack where it is
+/// called, also where it never runs. Without it, what only a queue reaches is refused.
+#if defined(MORI_QUEUES)
+inline constexpr bool kHasQueues = true;
+#else
+inline constexpr bool kHasQueues = false;
+#endif
 constexpr uint32_t kWarpSize = 64;
 using mask_t = uint64_t;
 typedef uint32_t vec16 __attribute__((ext_vector_type(4)));

@@ -104,10 +104,11 @@ struct RemoteHeap {
 };
 enum class Path : uint32_t { none = 0, direct = 1, queue = 2 };  ///< direct: loads and stores, no queue
 
-/// Memory that my NIC may touch: [begin, end), ascending, not overlapping.
+/// Memory that my NIC may touch: [begin, end), in the order of registration, my heap's window first. An entry
+/// that is free has end 0.
 struct LocalRegion {
   uint64_t begin;
-  uint64_t end;
+  uint64_t end;  ///< written last
   uint32_t lkey;
   uint32_t flags;
 };
@@ -118,11 +119,11 @@ struct Fabric {
   uint64_t heaps;    ///< RemoteHeap[world_size]
   uint64_t regions;  ///< LocalRegion[num_regions]
   uint64_t results;  ///< Result[num_results], in registered memory: where fetched words arrive
-  uint64_t result_owners;  ///< uint32_t[num_results], 0 free: a lane takes one for a fetch
+  uint64_t result_owners;  ///< uint64_t[num_results], 0 free: a lane takes one for a fetch
   uint64_t result_cursor;  ///< uint64_t: where the next lane begins to look
   uint32_t result_lkey;
   uint32_t num_results;  ///< a power of two
-  uint32_t num_regions;
+  uint32_t num_regions;  ///< entries to look at; grows only
   uint32_t queues_per_peer;
 };
 struct Result {

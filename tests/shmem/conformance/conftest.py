@@ -17,13 +17,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--headers", default=None, help="a folder with another src/ to compile the kernels with")
 
 
-@pytest.fixture(params=["p2p"])
-def transport(request: pytest.FixtureRequest) -> str:
-    """How ranks reach each other. Another transport is another word here and a way for `Ranks` to connect by it."""
-    name: str = request.param
-    return name
-
-
 @pytest.fixture
 def all_types(target: Target) -> bool:
     return target.kind == "cpu" and target.lanes == 1
@@ -31,12 +24,11 @@ def all_types(target: Target) -> bool:
 
 @pytest.fixture
 def make_suite(
-    request: pytest.FixtureRequest, make_ranks: Callable[..., Ranks], transport: str, all_types: bool
+    request: pytest.FixtureRequest, make_ranks: Callable[..., Ranks], all_types: bool
 ) -> Iterator[Callable[..., Suite]]:
     """make_suite(size, family, room=..., few=..., flags=..., ...) on the target."""
     made: list[Suite] = []
     headers = request.config.getoption("--headers", None)
-    assert transport == "p2p"
 
     def make(size: int, family: str, *, few: bool = False, flags: Any = (), seed: int = 1, **options: Any) -> Suite:
         ranks = make_ranks(size, **options)

@@ -14,6 +14,7 @@ struct RmaCase {
   uint64_t pe;
   uint64_t flags;
   uint64_t signal_at, signal, signal_op;
+  uint64_t there;  // address here of what a get reads
   uint64_t wrong;  // address of a uint64_t: elements that a lane found wrong after a blocking get
 };
 
@@ -119,7 +120,7 @@ MORI_DEVICE_NOINLINE void run_rma(const Group& group, const shmem::Ctx& ctx, con
     for (size_t i = lane; i < bytes; i += group.lanes()) global<unsigned char>(c.source)[i] ^= 0xFF;
   }
   if ((c.flags & kLookAtDest) != 0) {
-    const unsigned char* there = reinterpret_cast<const unsigned char*>(shmem::ptr(ctx, source, pe));
+    const unsigned char* there = global<const unsigned char>(c.there);
     const unsigned char* here = reinterpret_cast<const unsigned char*>(dest);
     uint64_t wrong = 0;
     for (size_t i = 0; i < n; ++i) {

@@ -158,7 +158,7 @@ class Suite:
         worlds = [self.ranks.world(r) for r in range(self.ranks.size)]
         bases = self.ranks.read(rank, self.ranks.heaps[rank].bases_address, self.ranks.size, np.uint64)
         bases[pe] = 0
-        worlds[rank] = struct.pack("<Q", self.to_device(rank, bases)) + worlds[rank][8:]
+        worlds[rank] = struct.pack("<Q", self.to_device(rank, bases)) + worlds[rank][8:32] + bytes(8)
         return worlds
 
     def expect_unreachable(self, rank: int, pe: int) -> None:

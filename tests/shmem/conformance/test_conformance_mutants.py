@@ -28,14 +28,14 @@ MUTANTS = {
     ),
     "blocking-put-returns-early": (
         "shmem_rma.hpp",
-        "putmem_nbi(group, ctx, dest, source, bytes, pe);\n  group.sync();",
-        "putmem_nbi(group, ctx, dest, source, bytes, pe);",
+        "put_bytes<true>(group, ctx, dest, source, bytes, pe);\n  group.sync();",
+        "put_bytes<true>(group, ctx, dest, source, bytes, pe);",
         "rma and every_operation and w32 and warp",
     ),
     "signal-add-sets": (
         "shmem_signal.hpp",
-        "[&](uint64_t* theirs) {\n    if (op == SignalOp::set) {",
-        "[&](uint64_t* theirs) {\n    if (op == op) {",
+        "[&](uint64_t* theirs) {\n        if (op == SignalOp::set) {",
+        "[&](uint64_t* theirs) {\n        if (op == op) {",
         "rma and every_operation and w1 and thread",
     ),
     "xor-ors": (

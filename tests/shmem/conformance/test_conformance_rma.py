@@ -56,7 +56,8 @@ class Rma:
             [
                 OPS.index(op), suite.types.index(name), suite.address(rank, dest) if n else 0,
                 suite.address(rank, source) if n else 0, n, dst, sst, pe, flags,
-                suite.address(rank, signal) if signal else 0, word, signal_op, self.wrong[rank],
+                suite.address(rank, signal) if signal else 0, word, signal_op,
+                suite.address(pe, source) if gets else 0, self.wrong[rank],
             ]
         )  # fmt: skip
         reader, writer = (pe, rank) if gets else (rank, pe)

@@ -64,10 +64,11 @@ MORI_DEVICE void publish(const LitmusArgs& a, const shmem::Ctx& ctx, LitmusWords
 }
 
 MORI_DEVICE void one_way(const LitmusArgs& a, const shmem::Ctx& ctx, LitmusWords* w, uint32_t block) {
-  uint64_t wrong = 0, source[16];
+  uint64_t wrong = 0;
+  uint64_t* source = global<uint64_t>(a.words) + 4096 + 16 * block;  // behind all words; a NIC can read it
   for (uint64_t round = 1; round <= a.rounds; ++round) {
     if (shmem::my_pe(ctx) == 0) {
-      for (uint64_t& word : source) word = round;
+      for (uint32_t i = 0; i < a.words_of_data; ++i) source[i] = round;
       publish(a, ctx, w, round, source);
       if (!shmem::signal_wait_until(Thread{}, ctx, &w->ack, shmem::Cmp::ge, round, 1)) return;
     } else {

@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""Which way leads to which rank, and the queues where that is a NIC's: docs/ibgda.md, "SHMEM over queues".
+
+p2p: load and store into the peer's heap, mapped here. ibgda: kernels post to queues of a NIC. Ranks of one host, all
+that a mesh joins, are reached by p2p unless ibgda is asked for; the NIC is then a software one, a thread of each rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from . import _core
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .heap import Heap
+
+__all__ = ["check_transport", "connect", "lent"]
+
+_TRANSPORTS = ("auto", "p2p", "ibgda")
+
+
+def check_transport(transport: str, kind: str, world_size: int) -> str:
+    """What "auto" stands for: "p2p" or "ibgda"."""
+    if transport not in _TRANSPORTS:
+        raise ConfigError(f"transport={transport!r}: allowed are {', '.join(_TRANSPORTS)}")
+    if transport == "ibgda" and kind != "cpu":
+        raise ConfigError(
+            f"transport='ibgda' on a {kind} device: the software NIC moves host memory only; use device='cpu' or 'p2p'"
+        )
+    return "p2p" if transport == "auto" or world_size == 1 else transport
+
+
+def connect(heap: Heap, settings: Config) -> Any:
+    """Queues to all other ranks. Collective. Gives a _core.Fabric."""
+    family = "mlx5" if settings.ibgda_provider == "auto" else settings.ibgda_provider
+    ways = [_core.Path.direct if peer == heap.rank else _core.Path.queue for peer in range(heap.world_size)]
+    fabric = _core.Fabric(
+        heap.core, ways, family=getattr(_core.NicFamily, family), queues_per_peer=settings.ibgda_queues
+    )
+    offers = heap.mesh.exchange("mori.fabric", fabric.offer(), timeout=heap.timeout)
+    fabric.connect([offer.payload for offer in offers])
+    return fabric
+
+
+@contextlib.contextmanager
+def lent(fabric: Any, address: int, nbytes: int) -> Iterator[None]:
+    """Registers memory with the NIC for as long as a call takes, if it is not registered already."""
+    if nbytes == 0 or fabric.has_region(address, nbytes):
+        yield
+        return
+    fabric.add_region(address, nbytes)
+    try:
+        yield
+    finally:
+        fabric.remove_region(address)

@@ -1,0 +1,176 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+#include "src/transport/ibgda/fabric.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "src/transport/ibgda/softnic/softnic.hpp"
+
+namespace mori::ibgda {
+namespace {
+
+/// What one rank tells the others.
+struct Offer {
+  uint64_t window = 0;
+  uint64_t bytes = 0;
+  uint32_t rkey = 0;
+  uint32_t queues_per_peer = 0;
+};
+
+uint64_t take(uint64_t& end, uint64_t bytes) {
+  const uint64_t at = end;
+  end += (bytes + 63) / 64 * 64;
+  return at;
+}
+
+}  // namespace
+
+/// Where the tables are in their one piece of memory, which kernels and the NIC reach.
+struct RankFabric::Layout {
+  uint64_t fabric, heaps, regions, results, owners, cursor, bases, queues, bytes = 0;
+
+  Layout(uint64_t ranks, uint64_t num_queues) {
+    fabric = take(bytes, sizeof(Fabric));
+    heaps = take(bytes, ranks * sizeof(RemoteHeap));
+    regions = take(bytes, kMaxRegions * sizeof(LocalRegion));
+    results = take(bytes, kResults * sizeof(Result));
+    owners = take(bytes, kResults * sizeof(uint64_t));
+    cursor = take(bytes, sizeof(uint64_t));
+    bases = take(bytes, ranks * sizeof(uint64_t));
+    queues = take(bytes, num_queues * sizeof(Queue));
+  }
+};
+
+/// The software NIC and its memory.
+struct RankFabric::Nic {
+  std::shared_ptr<core::Device> device;
+  std::vector<core::HostMemory> memory;
+  SoftNic nic;
+
+  explicit Nic(std::shared_ptr<core::Device> of)
+      : device(std::move(of)), nic([this](uint64_t bytes) {
+          memory.push_back(device->allocate_host(bytes));
+          return memory.back().device;
+        }) {}
+  ~Nic() {
+    nic.stop();
+    for (const core::HostMemory& m : memory) device->free_host(m);
+  }
+};
+
+RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOptions& options,
+                       std::vector<Path> paths)
+    : heap_(std::move(heap)), options_(options), paths_(std::move(paths)) {
+  const uint32_t ranks = heap_->world_size(), me = heap_->rank();
+  if (paths_.size() != ranks || paths_[me] != Path::direct) {
+    throw core::ConfigError("paths: one for each of " + std::to_string(ranks) + " ranks, direct to rank " +
+                            std::to_string(me) + " itself");
+  }
+  if (options_.queues_per_peer == 0 || options_.queues_per_peer > 64) {
+    throw core::ConfigError("queues_per_peer=" + std::to_string(options_.queues_per_peer) +
+                            " is not in 1..64");
+  }
+  const uint64_t num_queues = uint64_t(ranks) * options_.queues_per_peer;
+  layout_ = std::make_unique<Layout>(ranks, num_queues);
+  tables_ = heap_->device()->allocate_host(layout_->bytes);
+  nic_ = std::make_unique<Nic>(heap_->device());
+  const auto on_device = [&](uint64_t offset) { return tables_.device + offset; };
+  fabric() = {.queues = on_device(layout_->queues),
+              .heaps = on_device(layout_->heaps),
+              .regions = on_device(layout_->regions),
+              .results = on_device(layout_->results),
+              .result_owners = on_device(layout_->owners),
+              .result_cursor = on_device(layout_->cursor),
+              .result_lkey = 0,
+              .num_results = kResults,
+              .num_regions = 0,
+              .queues_per_peer = options_.queues_per_peer};
+  for (uint32_t pe = 0; pe < ranks; ++pe) {
+    host<uint64_t>(layout_->bases)[pe] = paths_[pe] == Path::direct ? heap_->address(pe, 0) : 0;
+    for (uint32_t j = 0; j < options_.queues_per_peer && paths_[pe] == Path::queue; ++j) {
+      nic_->nic.create_queue(host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j,
+                             {.family = options_.family, .depth = options_.depth, .peer = pe});
+    }
+  }
+  add_region(heap_->address(me, 0), heap_->reserve_bytes());
+  fabric().result_lkey = nic_->nic.add_region(fabric().results, kResults * sizeof(Result));
+}
+
+RankFabric::~RankFabric() {
+  stop();
+  heap_->device()->free_host(tables_);
+}
+
+std::string RankFabric::offer() const {
+  const Offer offer{.window = heap_->address(heap_->rank(), 0),
+                    .bytes = heap_->reserve_bytes(),
+                    .rkey = host<LocalRegion>(layout_->regions)[0].lkey,
+                    .queues_per_peer = options_.queues_per_peer};
+  return {reinterpret_cast<const char*>(&offer), sizeof offer};
+}
+
+void RankFabric::connect(const std::vector<std::string>& offers) {
+  if (offers.size() != paths_.size()) {
+    throw core::ConfigError("offers: " + std::to_string(offers.size()) + " of " +
+                            std::to_string(paths_.size()) + " ranks");
+  }
+  for (uint32_t pe = 0; pe < offers.size(); ++pe) {
+    Offer theirs;
+    if (offers[pe].size() != sizeof theirs) {
+      throw core::ConfigError("offers[" + std::to_string(pe) + "]: " + std::to_string(offers[pe].size()) +
+                              " bytes instead of " + std::to_string(sizeof theirs));
+    }
+    std::memcpy(&theirs, offers[pe].data(), sizeof theirs);
+    host<RemoteHeap>(layout_->heaps)[pe] = {
+        .address = theirs.window, .bytes = theirs.bytes, .rkey = theirs.rkey, .path = uint32_t(paths_[pe])};
+    for (uint32_t j = 0; j < options_.queues_per_peer && paths_[pe] == Path::queue; ++j) {
+      nic_->nic.connect(host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j,
+                        {theirs.window, theirs.bytes, theirs.rkey, heap_->address(pe, 0)});
+    }
+  }
+  nic_->nic.start();
+}
+
+void RankFabric::stop() { nic_->nic.stop(); }
+
+uint64_t RankFabric::address() const { return tables_.device; }
+uint64_t RankFabric::bases() const { return tables_.device + layout_->bases; }
+
+void RankFabric::add_region(uint64_t begin, uint64_t bytes) {
+  const std::lock_guard lock(regions_mutex_);
+  LocalRegion* regions = host<LocalRegion>(layout_->regions);
+  uint32_t at = 0;
+  while (at < fabric().num_regions && regions[at].end != 0) ++at;
+  if (at == kMaxRegions) {
+    throw core::CapacityError(std::to_string(kMaxRegions) +
+                              " regions are registered, which is all there may be");
+  }
+  regions[at].begin = begin;
+  regions[at].lkey = nic_->nic.add_region(begin, bytes);
+  __atomic_store_n(&regions[at].end, begin + bytes, __ATOMIC_RELEASE);
+  if (at == fabric().num_regions) __atomic_store_n(&fabric().num_regions, at + 1, __ATOMIC_RELEASE);
+}
+
+void RankFabric::remove_region(uint64_t begin) {
+  const std::lock_guard lock(regions_mutex_);
+  LocalRegion* regions = host<LocalRegion>(layout_->regions);
+  for (uint32_t at = 1; at < fabric().num_regions; ++at) {  // 0 is the heap
+    if (regions[at].end == 0 || regions[at].begin != begin) continue;
+    __atomic_store_n(&regions[at].end, uint64_t(0), __ATOMIC_RELEASE);
+    nic_->nic.remove_region(regions[at].lkey);
+    return;
+  }
+}
+
+bool RankFabric::has_region(uint64_t begin, uint64_t bytes) const {
+  const std::lock_guard lock(regions_mutex_);
+  const LocalRegion* regions = host<LocalRegion>(layout_->regions);
+  return std::any_of(regions, regions + fabric().num_regions, [&](const LocalRegion& r) {
+    return begin >= r.begin && begin < r.end && bytes <= r.end - begin;
+  });
+}
+
+std::vector<std::string> RankFabric::violations() const { return nic_->nic.violations(); }
+
+}  // namespace mori::ibgda

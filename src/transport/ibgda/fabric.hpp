@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// One rank's queues to its peers, on the host: makes them on a software NIC of its own, exchanges with the
+// peers what each must know of the other, and writes the tables that kernels find through World::fabric
+// (docs/ibgda.md, "SHMEM over queues"). Control plane: python/mori/context.py.
+//
+//   RankFabric fabric(heap, options, paths);           every rank
+//   offers[r] = rank r's fabric.offer()                bytes, carried by the mesh
+//   fabric.connect(offers);
+//   world.bases = fabric.bases(); world.fabric = fabric.address();
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "src/core/memory/symmetric_heap.hpp"
+#include "src/transport/ibgda/types.hpp"
+
+namespace mori::ibgda {
+
+struct FabricOptions {
+  Family family = Family::mlx5;
+  uint32_t queues_per_peer = 1;
+  uint32_t depth = 1024;  ///< of each send queue, in the family's units
+};
+
+class RankFabric {
+ public:
+  static constexpr uint32_t kMaxRegions = 256;
+  static constexpr uint32_t kResults = 1024;
+
+  /// `paths` has an entry for each rank; the way to oneself is `direct`.
+  RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOptions& options,
+             std::vector<Path> paths);
+  ~RankFabric();
+  RankFabric(const RankFabric&) = delete;
+  RankFabric& operator=(const RankFabric&) = delete;
+
+  std::string offer() const;
+  void connect(const std::vector<std::string>& offers);
+  /// Stops the NIC: what is posted afterwards is never done. Idempotent.
+  void stop();
+
+  uint64_t address() const;  ///< of Fabric, for World::fabric
+  uint64_t bases() const;    ///< of the windows reached by load and store, 0 for others: World::bases
+
+  /// Lets the NIC read and write [begin, begin + bytes), which must stay until remove_region(). Throws
+  /// CapacityError when the table is full.
+  void add_region(uint64_t begin, uint64_t bytes);
+  void remove_region(uint64_t begin);
+  bool has_region(uint64_t begin, uint64_t bytes) const;
+
+  const FabricOptions& options() const { return options_; }
+  const std::vector<Path>& paths() const { return paths_; }
+  /// What the NIC found wrong with entries: mistakes of whoever wrote them. For tests.
+  std::vector<std::string> violations() const;
+
+ private:
+  struct Layout;
+  struct Nic;
+  template <class T>
+  T* host(uint64_t offset) const {
+    return reinterpret_cast<T*>(static_cast<char*>(tables_.host) + offset);
+  }
+  Fabric& fabric() const { return *host<Fabric>(0); }
+  uint32_t slots() const { return uint32_t(paths_.size()); }
+
+  std::shared_ptr<core::SymmetricHeap> heap_;
+  FabricOptions options_;
+  std::vector<Path> paths_;
+  std::unique_ptr<Layout> layout_;
+  core::HostMemory tables_;
+  std::unique_ptr<Nic> nic_;
+  mutable std::mutex regions_mutex_;
+};
+
+}  // namespace mori::ibgda

@@ -1,0 +1,350 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+#include "src/transport/ibgda/softnic/softnic.hpp"
+
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "src/core/errors.hpp"
+#include "src/transport/ibgda/providers/table.hpp"
+#include "src/transport/ibgda/softnic/decode.hpp"
+
+namespace mori::ibgda {
+namespace {
+
+constexpr unsigned char kPoison = 0xEE;  // of executed entries
+constexpr size_t kMostViolations = 100;
+constexpr uint32_t kBatch = 64;  // entries of a queue before the next one's turn
+
+/// What goes wrong with a request, in no family's words.
+enum class Fault : uint32_t { none, bad_entry, local_protection, remote_invalid, remote_access };
+
+uint32_t status_of(Family family, Fault fault) {
+  static constexpr uint32_t kTable[4][5] = {
+      {0, 0, 0, 0, 0},
+      {0, 0x02, 0x04, 0x12, 0x13},  // mlx5: syndromes
+      {0, 3, 4, 6, 7},              // bnxt_re: requester status
+      {0, 2, 3, 8, 9},              // ionic
+  };
+  return kTable[uint32_t(family)][uint32_t(fault)];
+}
+
+template <class T>
+T* at(uint64_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+/// Words arrive whole: somebody may be polling one, or reading it as it is written.
+void move(uint64_t to, uint64_t from, uint64_t bytes) {
+  const uint64_t both = to | from;
+  if (bytes == 8 && both % 8 == 0) {
+    __atomic_store_n(at<uint64_t>(to), __atomic_load_n(at<uint64_t>(from), __ATOMIC_ACQUIRE),
+                     __ATOMIC_RELEASE);
+  } else if (bytes == 4 && both % 4 == 0) {
+    __atomic_store_n(at<uint32_t>(to), __atomic_load_n(at<uint32_t>(from), __ATOMIC_ACQUIRE),
+                     __ATOMIC_RELEASE);
+  } else {
+    std::memcpy(at<void>(to), at<void>(from), bytes);
+  }
+}
+void place(uint64_t to, const unsigned char* payload, uint32_t bytes) {
+  if (bytes == 8 && to % 8 == 0) {
+    uint64_t word;
+    std::memcpy(&word, payload, 8);
+    __atomic_store_n(at<uint64_t>(to), word, __ATOMIC_RELEASE);
+  } else if (bytes == 4 && to % 4 == 0) {
+    uint32_t word;
+    std::memcpy(&word, payload, 4);
+    __atomic_store_n(at<uint32_t>(to), word, __ATOMIC_RELEASE);
+  } else {
+    std::memcpy(at<void>(to), payload, bytes);
+  }
+}
+
+/// Addition in fields: a bit of `boundary` is the last of a field and carries nothing on.
+template <class T>
+T add_in_fields(T left, T right, T boundary) {
+  if (boundary == 0) return T(left + right);
+  T sum = 0, carry = 0;
+  for (uint32_t i = 0; i < 8 * sizeof(T); ++i) {
+    const T bits = T((left >> i & 1) + (right >> i & 1) + carry);
+    sum |= T((bits & 1) << i);
+    carry = (boundary >> i & 1) != 0 ? T(0) : T(bits >> 1);
+  }
+  return sum;
+}
+
+template <class T>
+T change(uint64_t address, const Request& r) {
+  T* word = at<T>(address);
+  T old = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+  for (;;) {
+    T next = old;
+    switch (r.op) {
+      case Op::fetch_add:
+        next = T(old + T(r.value));
+        break;
+      case Op::masked_fetch_add:
+        next = add_in_fields(old, T(r.value), T(r.compare_mask));
+        break;
+      case Op::compare_swap:
+        if (old != T(r.compare)) return old;
+        next = T(r.value);
+        break;
+      default:
+        if (((old ^ T(r.compare)) & T(r.compare_mask)) != 0) return old;
+        next = T((old & T(~r.value_mask)) | (T(r.value) & T(r.value_mask)));
+    }
+    if (__atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return old;
+  }
+}
+
+uint64_t power_of_two(uint64_t least) {
+  uint64_t value = 1;
+  while (value < least) value *= 2;
+  return value;
+}
+
+}  // namespace
+
+/// A queue as the NIC knows it: what it has done is its own business, not what the poster keeps in Queue.
+struct SoftNic::Served {
+  Queue* queue;
+  Queue format;  ///< the constants, as they were made
+  RemoteWindow remote;
+  uint64_t executed = 0;     ///< position
+  uint64_t messages = 0;     ///< requests executed
+  uint64_t packets = 0;      ///< bnxt_re: the next PSN
+  uint64_t completions = 0;  ///< written
+  bool dead = false;
+};
+
+SoftNic::SoftNic(Memory memory) : memory_(std::move(memory)) {}
+SoftNic::~SoftNic() { stop(); }
+
+uint32_t SoftNic::add_region(uint64_t address, uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  regions_.push_back({address, bytes, next_key_});
+  return next_key_++;
+}
+
+void SoftNic::remove_region(uint32_t key) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(regions_, [key](const Region& r) { return r.key == key; });
+}
+
+bool SoftNic::local_ok(uint32_t key, uint64_t address, uint64_t bytes) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(regions_.begin(), regions_.end(), [&](const Region& r) {
+    return r.key == key && address >= r.address && bytes <= r.bytes && address - r.address <= r.bytes - bytes;
+  });
+}
+
+void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
+  auto served = std::make_unique<Served>();
+  const uint32_t number = 0x10 + uint32_t(queues_.size());
+  *queue = Queue{};
+  queue->family = o.family;
+  queue->qpn = queue->cqn = number;
+  queue->mtu = o.mtu;
+  queue->peer = o.peer;
+  const uint64_t entries = power_of_two(std::max(o.depth, 8u));
+  with_family(o.family, [&](auto family) {
+    queue->depth = uint32_t(entries * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1));
+    queue->cq_depth = uint32_t(power_of_two(queue->depth));
+    queue->max_inline = family.kMaxInline;
+    queue->sq = memory_(uint64_t(queue->depth) * family.kUnit);
+    queue->cq = memory_(uint64_t(queue->cq_depth) * family.kCompletionBytes);
+  });
+  queue->doorbell = memory_(64);
+  queue->cq_doorbell = memory_(64);
+  if (o.family == Family::mlx5) {
+    queue->record = memory_(64);
+    for (uint32_t i = 0; i < queue->cq_depth; ++i) {  // all entries are the NIC's
+      at<unsigned char>(queue->cq)[i * Mlx5::kCompletionBytes + 63] = Mlx5::kInvalid << 4;
+    }
+  }
+  if (o.family == Family::bnxt_re) {
+    queue->msn_entries = uint32_t(entries);
+    queue->msn = memory_(entries * 8);
+  }
+  served->queue = queue;
+  served->format = *queue;
+  queues_.push_back(std::move(served));
+}
+
+void SoftNic::connect(const Queue* queue, const RemoteWindow& peer) {
+  for (auto& served : queues_) {
+    if (served->queue == queue) served->remote = peer;
+  }
+}
+
+void SoftNic::start() {
+  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+}
+
+void SoftNic::stop() {
+  leaving_.store(true, std::memory_order_release);
+  if (thread_.joinable()) thread_.join();
+}
+
+void SoftNic::run() {
+  uint32_t idle = 0;
+  while (!leaving_.load(std::memory_order_acquire)) {
+    bool worked = false;
+    for (auto& served : queues_) worked = serve(*served) || worked;
+    idle = worked ? 0 : idle + 1;
+    if (idle > 2000) {  // some milliseconds without work
+      const timespec pause{0, 50'000};
+      nanosleep(&pause, nullptr);
+    } else if (idle > 50) {
+      sched_yield();  // whoever posts may share this core
+    }
+  }
+}
+
+/// The position up to which the poster has rung; modulo what the family's doorbell tells.
+uint64_t SoftNic::announced(const Served& served) const {
+  const Queue& q = served.format;
+  switch (q.family) {
+    case Family::mlx5: {
+      const uint32_t record =
+          __builtin_bswap32(__atomic_load_n(at<uint32_t>(q.record + 4), __ATOMIC_ACQUIRE));
+      return served.executed + ((record - served.executed) & 0xffff);
+    }
+    case Family::bnxt_re: {
+      const uint64_t value = __atomic_load_n(at<uint64_t>(q.doorbell), __ATOMIC_ACQUIRE);
+      if ((value & BnxtRe::kValid) == 0) return served.executed;
+      const uint64_t index = (value & 0xffffff) + ((value & BnxtRe::kEpoch) != 0 ? q.depth : 0);
+      const uint64_t round = 2ull * q.depth;
+      return served.executed + (index + round - served.executed % round) % round;
+    }
+    default: {
+      const uint64_t value = __atomic_load_n(at<uint64_t>(q.doorbell), __ATOMIC_ACQUIRE);
+      return served.executed + ((value & 0xffffff) + q.depth - served.executed % q.depth) % q.depth;
+    }
+  }
+}
+
+bool SoftNic::serve(Served& served) {
+  if (served.dead) return false;
+  const uint64_t end = announced(served);
+  if (end == served.executed) return false;
+  const Queue& q = served.format;
+  if (end - served.executed > q.depth) {
+    violated(served, "a doorbell names more than the ring holds");
+    complete(served, served.executed + 1, status_of(q.family, Fault::bad_entry));
+    return true;
+  }
+  std::string wrong;
+  for (uint32_t i = 0; i < kBatch && served.executed < end && !served.dead; ++i) {
+    const Entry entry = decode(q, served.executed, wrong);
+    if (wrong.empty() && q.family == Family::bnxt_re) {
+      const uint64_t line = at<uint64_t>(q.msn)[served.messages & (q.msn_entries - 1)];
+      const Request& r = entry.request;
+      const uint64_t next = served.packets + BnxtRe::packets(r.op, r.length, q.mtu);
+      const uint64_t wanted =
+          (served.packets & 0xffffff) | (next & 0xffffff) << 24 | served.executed % q.depth << 48;
+      if (line != wanted) wrong = "the line of the MSN table is not that of this request";
+      served.packets = next;
+    }
+    if (wrong.empty() && served.executed + entry.units > end) wrong = "the doorbell names half of an entry";
+    if (!wrong.empty()) {
+      violated(served, wrong);
+      complete(served, served.executed + 1, status_of(q.family, Fault::bad_entry));
+      return true;
+    }
+    Request request = entry.request;
+    if (entry.payload != nullptr) request.local = reinterpret_cast<uint64_t>(entry.payload);
+    execute(served, request);
+    if (served.dead) return true;
+    const uint64_t first = served.executed;
+    served.executed += entry.units;
+    ++served.messages;
+    with_family(q.family, [&](auto family) {  // the poster reads the head of an mlx5 entry for its doorbell
+      const uint32_t kept = q.family == Family::mlx5 ? 16 : 0;
+      for (uint64_t p = first; p < served.executed; ++p) {
+        std::memset(at<char>(q.sq + p % q.depth * family.kUnit) + kept, kPoison, family.kUnit - kept);
+      }
+    });
+    executed_.fetch_add(1, std::memory_order_relaxed);
+    if ((request.flags & kSignaled) != 0) complete(served, first, 0);
+  }
+  return true;
+}
+
+void SoftNic::execute(Served& served, const Request& r) {
+  const Family family = served.format.family;
+  const bool inlined = (r.flags & kInline) != 0;
+  if (r.op == Op::nop || r.length == 0) return;
+  Fault fault = Fault::none;
+  const uint64_t into = r.remote - served.remote.address;
+  const bool atomic = r.op != Op::write && r.op != Op::read;
+  if (!inlined && !local_ok(r.lkey, r.local, r.length)) {
+    fault = Fault::local_protection;
+  } else if (r.rkey != served.remote.rkey || r.length > served.remote.bytes ||
+             into > served.remote.bytes - r.length) {
+    fault = Fault::remote_access;
+  } else if (atomic && ((r.length != 4 && r.length != 8) || r.remote % r.length != 0)) {
+    fault = Fault::remote_invalid;
+  }
+  if (fault != Fault::none) return complete(served, served.executed, status_of(family, fault));
+  const uint64_t there = served.remote.mapped + into;
+  if (r.op == Op::write) {
+    inlined ? place(there, at<unsigned char>(r.local), r.length) : move(there, r.local, r.length);
+  } else if (r.op == Op::read) {
+    move(r.local, there, r.length);
+  } else if (r.length == 8) {
+    __atomic_store_n(at<uint64_t>(r.local), change<uint64_t>(there, r), __ATOMIC_RELEASE);
+  } else {  // these NICs return fetched words of 4 bytes as they travel
+    __atomic_store_n(at<uint32_t>(r.local), __builtin_bswap32(change<uint32_t>(there, r)), __ATOMIC_RELEASE);
+  }
+}
+
+/// Writes the completion of the entry at `first`; with a status the queue is dead. Body first, what makes it
+/// valid last.
+void SoftNic::complete(Served& served, uint64_t first, uint32_t status) {
+  const Queue& q = served.format;
+  const uint64_t index = served.completions & (q.cq_depth - 1), lap = served.completions / q.cq_depth;
+  ++served.completions;
+  served.dead = status != 0;
+  if (q.family == Family::mlx5) {
+    const uint64_t entry = q.cq + index * Mlx5::kCompletionBytes;
+    unsigned char* bytes = at<unsigned char>(entry);
+    bytes[54] = 0;
+    bytes[55] = static_cast<unsigned char>(status);
+    const uint32_t code = status != 0 ? Mlx5::kRequesterError : Mlx5::kRequester;
+    const uint32_t tail = (first >> 8 & 0xff) | (first & 0xff) << 8 | uint32_t(code << 4 | (lap & 1)) << 24;
+    __atomic_store_n(at<uint32_t>(entry + 60), tail, __ATOMIC_RELEASE);
+    return;
+  }
+  const uint64_t entry = q.cq + index * 32, phase = (lap & 1) ^ 1;
+  if (q.family == Family::bnxt_re) {
+    const uint32_t held = q.depth / BnxtRe::kSlots;
+    *at<uint32_t>(entry + 8) = uint32_t(served.messages + (status != 0 ? 1 : 0)) & (held - 1);
+    __atomic_store_n(at<uint64_t>(entry + 24), phase | uint64_t(status) << 8, __ATOMIC_RELEASE);
+    return;
+  }
+  *at<uint32_t>(entry + 4) = __builtin_bswap32(uint32_t(served.messages) & 0xffffff);
+  const uint32_t last = q.qpn << 8 | Ionic::kSendMsn << 5 | (status != 0 ? 2u : 0u) | uint32_t(phase);
+  const uint64_t tail = __builtin_bswap32(status) | uint64_t(__builtin_bswap32(last)) << 32;
+  __atomic_store_n(at<uint64_t>(entry + 24), tail, __ATOMIC_RELEASE);
+}
+
+void SoftNic::violated(const Served& served, const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  if (violations_.size() >= kMostViolations) return;
+  violations_.push_back("queue " + std::to_string(served.format.qpn) + " to rank " +
+                        std::to_string(served.format.peer) + ", position " + std::to_string(served.executed) +
+                        ": " + what);
+}
+
+std::vector<std::string> SoftNic::violations() const {
+  const std::lock_guard lock(mutex_);
+  return violations_;
+}
+
+}  // namespace mori::ibgda
