@@ -109,7 +109,7 @@ struct BnxtRe {
   MORI_DEVICE static bool take(Queue& q, Completion& out) {
     const uint64_t entry = q.cq + (q.consumed & (q.cq_depth - 1)) * kCompletionBytes;
     const uint64_t tail = load_acquire<Scope::system>(global<const uint64_t>(entry + 24));
-    const uint32_t phase = uint32_t(tail) & 1u, wanted = (q.consumed / q.cq_depth & 1u) ^ 1u;
+    const uint32_t phase = uint32_t(tail) & 1u, wanted = (q.consumed & q.cq_depth) == 0 ? 1u : 0u;
     const bool valid = phase == wanted && (tail >> 1 & 0xfu) == kRequester;
     if (valid) {
       out.status = uint32_t(tail) >> 8 & 0xffu;
@@ -122,7 +122,7 @@ struct BnxtRe {
       ++q.consumed;
       if (q.cq_doorbell != 0) {
         const uint64_t value = (q.consumed & (q.cq_depth - 1)) |
-                               ((q.consumed / q.cq_depth & 1) != 0 ? kEpoch : 0) | uint64_t(q.cqn) << 32 |
+                               ((q.consumed & q.cq_depth) != 0 ? kEpoch : 0) | uint64_t(q.cqn) << 32 |
                                kValid | kCqDoorbell;
         store_release<Scope::system>(global<uint64_t>(q.cq_doorbell), value);
       }

@@ -99,7 +99,7 @@ struct Ionic {
     const uint64_t entry = q.cq + (q.consumed & (q.cq_depth - 1)) * kCompletionBytes;
     const uint64_t tail = load_acquire<Scope::system>(global<const uint64_t>(entry + 24));
     const uint32_t last = be32(uint32_t(tail >> 32));
-    const uint32_t wanted = (q.consumed / q.cq_depth & 1u) ^ 1u;
+    const uint32_t wanted = (q.consumed & q.cq_depth) == 0 ? 1u : 0u;
     const bool valid = (last & 1u) == wanted && (last >> 5 & 7u) == kSendMsn;
     if (valid) {
       out.failed = (last & 2u) != 0;

@@ -177,7 +177,7 @@ struct Mlx5 {
     const uint64_t first = extend(q.completed == 0 ? 0 : q.completed - 1, counter, 16);
     out.failed = code == kRequesterError || code == kResponderError;
     out.completed = first + 1;
-    bool valid = code != kInvalid && (q.cq_depth == 1 || owner == (q.consumed / q.cq_depth & 1u));
+    bool valid = code != kInvalid && (q.cq_depth == 1 || (owner != 0) == ((q.consumed & q.cq_depth) != 0));
     // A counter of the past (a collapsed ring keeps the last one) reads as one of the far future.
     if (!out.failed && (first + 1 <= q.completed || first >= load_relaxed<Scope::system>(&q.published)))
       valid = false;
