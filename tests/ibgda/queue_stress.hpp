@@ -25,6 +25,7 @@ enum class Broken : uint32_t {
   narrow,       ///< positions are compared as 32 bits
   units,        ///< a completion stands for one unit
   plain,        ///< nothing; nor is anything written in turn
+  real,         ///< nothing; the queue's own family
 };
 
 struct StressArgs {
@@ -41,7 +42,7 @@ struct StressArgs {
   Broken broken;
   uint32_t together;  ///< 1: post_lanes
   uint32_t seed;
-  uint32_t unused;
+  uint32_t key;  ///< of all that the fields above point to, local and remote
 };
 
 /// What lane `lane` of the launch does in its k-th turn: the kernel follows it, the program checks by it.

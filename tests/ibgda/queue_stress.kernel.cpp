@@ -55,6 +55,17 @@ MORI_DEVICE bool done(const StressArgs& args, uint64_t index, const Step& s) {
   return s.kind == 1 ? result != ~uint64_t(0) : result == s.queue + 7;
 }
 
+/// A write as real NICs want it: the payload inside the entry, or `long_entry`, the longest one there is.
+MORI_DEVICE void write_word(ibgda::Request& request, const uint64_t& payload, bool long_entry) {
+  if (long_entry) {
+    request.op = ibgda::Op::masked_compare_swap;
+    request.value_mask = ~uint64_t(0);
+    return;
+  }
+  request.flags |= ibgda::kInline;
+  request.local = reinterpret_cast<uint64_t>(&payload);
+}
+
 template <class Family, class R>
 MORI_DEVICE_NOINLINE void play(const StressArgs& args) {
   ibgda::Queue* queues = global<ibgda::Queue>(args.queues);
@@ -73,6 +84,10 @@ MORI_DEVICE_NOINLINE void play(const StressArgs& args) {
     request.local = args.results + 8 * index;
     request.remote = remotes[s.kind];
     request.value = s.kind == 0 ? index + 1 : 1;
+    request.lkey = request.rkey = args.key;
+    const uint64_t payload = index + 1;
+    if (args.broken == Broken::real && s.kind == 0)
+      write_word(request, payload, queues[s.queue].family == ibgda::Family::mlx5 && (index & 1) != 0);
     uint64_t position;
     if (args.together != 0) {
       position = ibgda::post_lanes_as<Family, R>(args.world, queues + s.queue, request, s.posts && good);
@@ -128,6 +143,8 @@ MORI_KERNEL(queue_stress, StressArgs, 512) {
       return play<ibgda::Toy<>, Narrow>(args);
     case Broken::units:
       return play<ibgda::Toy<true, false>, ibgda::Rules>(args);
+    case Broken::real:
+      return play<ibgda::AnyFamily, ibgda::Rules>(args);
     case Broken::plain:
       return play<ibgda::Toy<false>, ibgda::Rules>(args);
   }

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import pytest
 from fixed_addresses import FIXED_ADDRESSES
-from sanitize.sanitized import Sanitized, compiler
+from sanitize.sanitized import ROOT, Sanitized, compiler
 
 HERE = Path(__file__).parent
+SOFTNIC = sorted((ROOT / "src/transport/ibgda/softnic").glob("*.cpp"))
 KERNELS = [HERE / "queue_stress.kernel.cpp"]
 RULES = [
     "none",
@@ -47,7 +48,7 @@ class Outcome(NamedTuple):
 
 class Program:
     def __init__(self, build: Sanitized) -> None:
-        self.path = build.program(HERE / "queue_main.cpp")
+        self.path = build.program(HERE / "queue_main.cpp", SOFTNIC)
         self.kernels = functools.cache(lambda lanes: str(build.kernels(lanes, KERNELS)))
 
     def run(self, *, lanes: int = 1, broken: str = "none", **numbers: int) -> Outcome:
@@ -113,6 +114,34 @@ def test_nothing_is_lost_early_or_twice(program: Program, shape: dict[str, int],
     assert int(outcome.output.split()[1]) > 10_000
 
 
+FAMILIES = {"mlx5": 1, "bnxt_re": 2, "ionic": 3}
+SOFT_SHAPES = {
+    "1024-lanes": {"lanes": 1, "blocks": 1024, "operations": 60, "queues": 4, "depth": 128},
+    "small-ring": {"lanes": 1, "blocks": 16, "operations": 3000, "queues": 2, "depth": 8},
+    "w32": {"lanes": 32, "blocks": 4, "warps": 2, "operations": 300, "queues": 2, "depth": 64},
+    "w64": {"lanes": 64, "blocks": 4, "operations": 200, "queues": 3, "depth": 16},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("shape", SOFT_SHAPES.values(), ids=SOFT_SHAPES)
+def test_over_the_software_nic(program: Program, shape: dict[str, int], family: int) -> None:
+    outcome = program.run(family=family, **shape)
+    assert outcome.status == 0, outcome.output
+    assert int(outcome.output.split()[1]) > 40_000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("shape", SOFT_SHAPES.values(), ids=SOFT_SHAPES)
+def test_a_million_operations_over_the_software_nic(program: Program, shape: dict[str, int], family: int) -> None:
+    lanes = shape["lanes"] * shape["blocks"] * shape.get("warps", 1)
+    outcome = program.run(family=family, **{**shape, "operations": 1_100_000 // lanes})
+    assert outcome.status == 0, outcome.output
+    assert int(outcome.output.split()[1]) > 1_000_000
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(3))
@@ -166,6 +195,13 @@ def test_waits_that_ignore_errors_reach_their_deadline(program: Program) -> None
 @pytest.mark.parametrize(("lanes", "broken"), [(1, "none"), (32, "none"), (32, "plain")])
 def test_no_races(sanitized: Program, lanes: int, broken: str) -> None:
     outcome = sanitized.run(lanes=lanes, broken=broken, blocks=6, operations=60, late=3)
+    assert (outcome.status, outcome.races) == (0, 0), outcome.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_no_races_with_the_software_nic(sanitized: Program, family: int) -> None:
+    outcome = sanitized.run(family=family, lanes=32, blocks=4, operations=60, depth=16)
     assert (outcome.status, outcome.races) == (0, 0), outcome.output
 
 
