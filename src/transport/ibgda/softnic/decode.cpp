@@ -14,6 +14,12 @@ class Bytes {
  public:
   explicit Bytes(uint64_t at) : at_(reinterpret_cast<const unsigned char*>(at)) {}
   const unsigned char* at(uint32_t offset) const { return at_ + offset; }
+  bool zero(uint32_t offset, uint32_t bytes) const {
+    for (uint32_t i = 0; i < bytes; ++i) {
+      if (at_[offset + i] != 0) return false;
+    }
+    return true;
+  }
   uint32_t u8(uint32_t offset) const { return at_[offset]; }
   uint64_t le(uint32_t offset, uint32_t bytes) const {
     uint64_t value = 0;
@@ -29,6 +35,8 @@ class Bytes {
  private:
   const unsigned char* at_;
 };
+
+constexpr const char* kStale = "bytes behind the last segment are set";
 
 std::string differs(const char* field, uint64_t is, uint64_t wanted) {
   return std::string(field) + " is " + std::to_string(is) + " instead of " + std::to_string(wanted);
@@ -118,6 +126,13 @@ Entry decode_mlx5(const Queue& q, uint64_t position, std::string& wrong) {
       wrong = "opcode " + std::to_string(opcode) + " is none that this NIC executes";
   }
   if (wrong.empty() && segments != wanted) wrong = differs("the length in segments", segments, wanted);
+  if (wrong.empty() && segments < 4) {
+    const uint32_t end =
+        (r.flags & kInline) != 0 ? uint32_t(out.payload - e.at(0)) + r.length : segments * 16;
+    if (!e.zero(end, 64 - end)) wrong = kStale;
+  } else if (wrong.empty() && segments == 5) {
+    if (!Bytes(q.sq + (position + 1) % q.depth * 64).zero(16, 48)) wrong = kStale;
+  }
   const bool masked = opcode == Mlx5::kMaskedFetchAdd || opcode == Mlx5::kMaskedCompareSwap;
   if (wrong.empty() && mode != (!masked         ? 0u
                                 : r.length == 4 ? uint32_t(Mlx5::kModeWord)
@@ -159,7 +174,11 @@ Entry decode_bnxt_re(const Queue& q, uint64_t position, std::string& wrong) {
   }
   if ((r.flags & kInline) != 0) {
     out.payload = e.at(32);
-    if (r.length > BnxtRe::kMaxInline) wrong = "more inline bytes than the entry has";
+    if (r.length > BnxtRe::kMaxInline) {
+      wrong = "more inline bytes than the entry has";
+    } else if (wrong.empty() && !e.zero(32 + r.length, BnxtRe::kMaxInline - r.length)) {
+      wrong = kStale;
+    }
     return out;
   }
   r.local = e.le(32, 8);
@@ -205,13 +224,18 @@ Entry decode_ionic(const Queue& q, uint64_t position, std::string& wrong) {
   r.length = uint32_t(e.be(28, 4));
   if (inlined) {
     out.payload = e.at(32);
-    if (r.length > Ionic::kMaxInline) wrong = "more inline bytes than the entry has";
+    if (r.length > Ionic::kMaxInline) {
+      wrong = "more inline bytes than the entry has";
+    } else if (wrong.empty() && !e.zero(32 + r.length, Ionic::kMaxInline - r.length)) {
+      wrong = kStale;
+    }
     return out;
   }
   r.local = e.be(32, 8);
   r.lkey = uint32_t(e.be(44, 4));
   if (wrong.empty() && e.be(40, 4) != r.length)
     wrong = differs("the segment's length", e.be(40, 4), r.length);
+  if (wrong.empty() && !e.zero(48, 16)) wrong = kStale;
   return out;
 }
 

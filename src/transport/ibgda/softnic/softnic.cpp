@@ -19,19 +19,6 @@ constexpr unsigned char kPoison = 0xEE;  // of executed entries
 constexpr size_t kMostViolations = 100;
 constexpr uint32_t kBatch = 64;  // entries of a queue before the next one's turn
 
-/// What goes wrong with a request, in no family's words.
-enum class Fault : uint32_t { none, bad_entry, local_protection, remote_invalid, remote_access };
-
-uint32_t status_of(Family family, Fault fault) {
-  static constexpr uint32_t kTable[4][5] = {
-      {0, 0, 0, 0, 0},
-      {0, 0x02, 0x04, 0x12, 0x13},  // mlx5: syndromes
-      {0, 3, 4, 6, 7},              // bnxt_re: requester status
-      {0, 2, 3, 8, 9},              // ionic
-  };
-  return kTable[uint32_t(family)][uint32_t(fault)];
-}
-
 template <class T>
 T* at(uint64_t address) {
   return reinterpret_cast<T*>(address);
@@ -110,6 +97,16 @@ uint64_t power_of_two(uint64_t least) {
 
 }  // namespace
 
+uint32_t status_of(Family family, Fault fault) {
+  static constexpr uint32_t kTable[4][11] = {
+      {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+      {0, 0x02, 0x01, 0x04, 0x10, 0x12, 0x13, 0x14, 0x15, 0x16, 0x05},  // mlx5: syndromes
+      {0, 3, 2, 4, 1, 6, 7, 8, 10, 9, 11},                              // bnxt_re: requester status
+      {0, 2, 1, 3, 6, 8, 9, 10, 11, 12, 4},                             // ionic
+  };
+  return kTable[uint32_t(family)][uint32_t(fault)];
+}
+
 /// A queue as the NIC knows it: what it has done is its own business, not what the poster keeps in Queue.
 struct SoftNic::Served {
   Queue* queue;
@@ -119,6 +116,8 @@ struct SoftNic::Served {
   uint64_t messages = 0;     ///< requests executed
   uint64_t packets = 0;      ///< bnxt_re: the next PSN
   uint64_t completions = 0;  ///< written
+  uint64_t seen = 0;         ///< end of what the doorbell named at the last look
+  uint32_t blind = 0;        ///< looks for which the doorbell is not seen (a fault)
   bool dead = false;
 };
 
@@ -152,6 +151,7 @@ void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
   queue->mtu = o.mtu;
   queue->peer = o.peer;
   const uint64_t entries = power_of_two(std::max(o.depth, 8u));
+  const uint64_t first = o.first_entry * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1);
   with_family(o.family, [&](auto family) {
     queue->depth = uint32_t(entries * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1));
     queue->cq_depth = uint32_t(power_of_two(queue->depth));
@@ -161,18 +161,38 @@ void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
   });
   queue->doorbell = memory_(64);
   queue->cq_doorbell = memory_(64);
-  if (o.family == Family::mlx5) {
-    queue->record = memory_(64);
-    for (uint32_t i = 0; i < queue->cq_depth; ++i) {  // all entries are the NIC's
-      at<unsigned char>(queue->cq)[i * Mlx5::kCompletionBytes + 63] = Mlx5::kInvalid << 4;
-    }
-  }
+  if (o.family == Family::mlx5) queue->record = memory_(64);
   if (o.family == Family::bnxt_re) {
     queue->msn_entries = uint32_t(entries);
     queue->msn = memory_(entries * 8);
   }
+  queue->first_position = queue->reserved = queue->published = queue->rung = queue->completed = first;
+  queue->messages = queue->packets = queue->completed_messages = o.first_entry;
+  queue->consumed = o.first_completion;
+  if (o.family == Family::mlx5) {
+    at<uint32_t>(queue->record)[1] = __builtin_bswap32(uint32_t(first) & 0xffffu);
+    at<uint32_t>(queue->cq_doorbell)[0] = __builtin_bswap32(uint32_t(o.first_completion) & 0xffffffu);
+    // the owner bit of an entry that is not written yet is that of the lap before
+    for (uint64_t i = 0; i < queue->cq_depth; ++i) {
+      const uint64_t count = o.first_completion + i, lap = count / queue->cq_depth;
+      at<unsigned char>(queue->cq)[(count & (queue->cq_depth - 1)) * Mlx5::kCompletionBytes + 63] =
+          static_cast<unsigned char>(Mlx5::kInvalid << 4 | ((lap & 1) ^ 1));
+    }
+  } else if (o.family == Family::ionic) {
+    *at<uint64_t>(queue->doorbell) = uint64_t(number) << 24 | first % queue->depth;
+  }
+  // bnxt_re and ionic: an entry is there when its phase is 1 in even laps, 0 in odd ones; before, it is not
+  for (uint64_t i = 0; o.family != Family::mlx5 && i < queue->cq_depth; ++i) {
+    const uint64_t count = o.first_completion + i, lap = count / queue->cq_depth;
+    at<unsigned char>(
+        queue->cq)[(count & (queue->cq_depth - 1)) * 32 + (o.family == Family::ionic ? 31 : 24)] =
+        static_cast<unsigned char>(lap & 1);
+  }
   served->queue = queue;
   served->format = *queue;
+  served->executed = served->seen = first;
+  served->messages = served->packets = o.first_entry;
+  served->completions = o.first_completion;
   queues_.push_back(std::move(served));
 }
 
@@ -191,12 +211,16 @@ void SoftNic::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+bool SoftNic::step() {
+  bool worked = false;
+  for (auto& served : queues_) worked = serve(*served) || worked;
+  return worked;
+}
+
 void SoftNic::run() {
   uint32_t idle = 0;
   while (!leaving_.load(std::memory_order_acquire)) {
-    bool worked = false;
-    for (auto& served : queues_) worked = serve(*served) || worked;
-    idle = worked ? 0 : idle + 1;
+    idle = step() ? 0 : idle + 1;
     if (idle > 2000) {  // some milliseconds without work
       const timespec pause{0, 50'000};
       nanosleep(&pause, nullptr);
@@ -229,55 +253,127 @@ uint64_t SoftNic::announced(const Served& served) const {
   }
 }
 
+bool SoftNic::chance(uint32_t of_1024) {
+  if (of_1024 == 0) return false;
+  random_ ^= random_ << 13;  // xorshift
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  return random_ % 1024 < of_1024;
+}
+
+/// Whether a fault keeps the queue from its turn.
+bool SoftNic::put_off(Served& served) {
+  if (served.blind != 0) {
+    --served.blind;
+    return true;
+  }
+  if (chance(faults_.skip)) return true;
+  if (chance(faults_.late_doorbell)) served.blind = 20;
+  return served.blind != 0;
+}
+
 bool SoftNic::serve(Served& served) {
   if (served.dead) return false;
   const uint64_t end = announced(served);
   if (end == served.executed) return false;
+  if (put_off(served)) return true;
   const Queue& q = served.format;
-  if (end - served.executed > q.depth) {
-    violated(served, "a doorbell names more than the ring holds");
-    complete(served, served.executed + 1, status_of(q.family, Fault::bad_entry));
-    return true;
-  }
-  std::string wrong;
+  std::string wrong = wrong_counts(served);
+  if (end - served.executed > q.depth) wrong = "a doorbell names more than the ring holds";
   for (uint32_t i = 0; i < kBatch && served.executed < end && !served.dead; ++i) {
-    const Entry entry = decode(q, served.executed, wrong);
-    if (wrong.empty() && q.family == Family::bnxt_re) {
-      const uint64_t line = at<uint64_t>(q.msn)[served.messages & (q.msn_entries - 1)];
-      const Request& r = entry.request;
-      const uint64_t next = served.packets + BnxtRe::packets(r.op, r.length, q.mtu);
-      const uint64_t wanted =
-          (served.packets & 0xffffff) | (next & 0xffffff) << 24 | served.executed % q.depth << 48;
-      if (line != wanted) wrong = "the line of the MSN table is not that of this request";
-      served.packets = next;
-    }
+    Entry entry;
+    if (wrong.empty()) entry = decode(q, served.executed, wrong);
+    if (wrong.empty() && q.family == Family::bnxt_re) wrong = wrong_line(served, entry.request);
     if (wrong.empty() && served.executed + entry.units > end) wrong = "the doorbell names half of an entry";
     if (!wrong.empty()) {
       violated(served, wrong);
-      complete(served, served.executed + 1, status_of(q.family, Fault::bad_entry));
-      return true;
+      complete(served, served.executed, Fault::bad_entry);
+      break;
+    }
+    if (chance(faults_.retry)) return true;  // the receiver is not ready
+    if (chance(faults_.delay)) {
+      const timespec pause{0, long(faults_.delay_us) * 1000};
+      nanosleep(&pause, nullptr);
     }
     Request request = entry.request;
     if (entry.payload != nullptr) request.local = reinterpret_cast<uint64_t>(entry.payload);
+    const uint64_t number = executed_.load(std::memory_order_relaxed);
+    if (number == faults_.fail_at) {
+      complete(served, served.executed, faults_.fail_with);
+      break;
+    }
     execute(served, request);
-    if (served.dead) return true;
+    if (served.dead) break;
     const uint64_t first = served.executed;
     served.executed += entry.units;
     ++served.messages;
-    with_family(q.family, [&](auto family) {  // the poster reads the head of an mlx5 entry for its doorbell
-      const uint32_t kept = q.family == Family::mlx5 ? 16 : 0;
-      for (uint64_t p = first; p < served.executed; ++p) {
-        std::memset(at<char>(q.sq + p % q.depth * family.kUnit) + kept, kPoison, family.kUnit - kept);
-      }
+    if (q.family == Family::bnxt_re) served.packets += BnxtRe::packets(request.op, request.length, q.mtu);
+    with_family(q.family, [&](auto family) {
+      for (uint64_t p = first; p < served.executed; ++p)
+        std::memset(at<char>(q.sq + p % q.depth * family.kUnit), kPoison, family.kUnit);
     });
-    executed_.fetch_add(1, std::memory_order_relaxed);
-    if ((request.flags & kSignaled) != 0) complete(served, first, 0);
+    executed_.store(number + 1, std::memory_order_relaxed);
+    if ((request.flags & kSignaled) != 0) complete(served, first, Fault::none);
+    if (chance(faults_.early)) {  // what is behind the doorbell may be half written: nobody minds
+      unsigned char thrown_away[64];
+      for (uint64_t k = 0; k < sizeof thrown_away; k += 8) {
+        const uint64_t word =
+            __atomic_load_n(at<uint64_t>(q.sq + end % q.depth * (q.family == Family::bnxt_re ? 16 : 64) +
+                                         (q.family == Family::bnxt_re ? k % 16 : k)),
+                            __ATOMIC_RELAXED);
+        std::memcpy(thrown_away + k, &word, 8);
+      }
+    }
   }
+  if (served.dead) flush(served, end);
+  if (!served.dead && chance(faults_.again)) return serve(served);
   return true;
 }
 
+/// The NIC reports each entry behind a failed one, up to the doorbell.
+void SoftNic::flush(Served& served, uint64_t end) {
+  const Queue& q = served.format;
+  const uint32_t unit = q.family == Family::bnxt_re ? BnxtRe::kSlots : 1;
+  for (uint64_t p = served.executed + unit, n = 1; p < end && n < q.cq_depth; p += unit, ++n) {
+    ++served.messages;
+    complete(served, p, Fault::flushed);
+  }
+}
+
+std::string SoftNic::wrong_line(Served& served, const Request& r) const {
+  const Queue& q = served.format;
+  const uint64_t line = at<uint64_t>(q.msn)[served.messages & (q.msn_entries - 1)];
+  const uint64_t next = served.packets + BnxtRe::packets(r.op, r.length, q.mtu);
+  const uint64_t wanted =
+      (served.packets & 0xffffff) | (next & 0xffffff) << 24 | served.executed % q.depth << 48;
+  return line == wanted ? "" : "the line of the MSN table is not that of this request";
+}
+
+/// What record and registers say beside the end of what is rung.
+std::string SoftNic::wrong_counts(const Served& served) const {
+  const Queue& q = served.format;
+  const uint64_t value = __atomic_load_n(at<uint64_t>(q.doorbell), __ATOMIC_ACQUIRE);
+  switch (q.family) {
+    case Family::mlx5: {
+      const uint32_t second = __builtin_bswap32(uint32_t(value >> 32));
+      if (value != 0 && second >> 8 != q.qpn) return "the register names another queue";
+      const uint32_t taken =
+          __builtin_bswap32(__atomic_load_n(at<uint32_t>(q.cq_doorbell), __ATOMIC_ACQUIRE));
+      if (q.cq_depth > 1 && ((served.completions - taken) & 0xffffff) >= q.cq_depth)
+        return "the completion ring is full";
+      return "";
+    }
+    case Family::bnxt_re:
+      if ((value >> 32 & 0xfffff) != q.qpn) return "the register names another queue";
+      if (value >> 60 != 0) return "the register is rung with the type of another queue";
+      return (value & 0xffffff) >= q.depth ? "the register's index is beyond the ring" : "";
+    default:
+      if ((value >> 24 & 0xffffff) != q.qpn) return "the register names another queue";
+      return (value & 0xffffff) >= q.depth ? "the register's index is beyond the ring" : "";
+  }
+}
+
 void SoftNic::execute(Served& served, const Request& r) {
-  const Family family = served.format.family;
   const bool inlined = (r.flags & kInline) != 0;
   if (r.op == Op::nop || r.length == 0) return;
   Fault fault = Fault::none;
@@ -291,10 +387,14 @@ void SoftNic::execute(Served& served, const Request& r) {
   } else if (atomic && ((r.length != 4 && r.length != 8) || r.remote % r.length != 0)) {
     fault = Fault::remote_invalid;
   }
-  if (fault != Fault::none) return complete(served, served.executed, status_of(family, fault));
+  if (fault != Fault::none) return complete(served, served.executed, fault);
   const uint64_t there = served.remote.mapped + into;
   if (r.op == Op::write) {
-    inlined ? place(there, at<unsigned char>(r.local), r.length) : move(there, r.local, r.length);
+    if (r.length > 16 && chance(faults_.scatter)) {
+      place_scattered(there, r.local, r.length);
+    } else {
+      inlined ? place(there, at<unsigned char>(r.local), r.length) : move(there, r.local, r.length);
+    }
   } else if (r.op == Op::read) {
     move(r.local, there, r.length);
   } else if (r.length == 8) {
@@ -304,13 +404,24 @@ void SoftNic::execute(Served& served, const Request& r) {
   }
 }
 
+/// In pieces, the last first, or from the middle: nobody may rely on the order inside a message.
+void SoftNic::place_scattered(uint64_t to, uint64_t from, uint64_t bytes) {
+  const uint64_t pieces = 2 + random_ % 7, start = random_ >> 8, piece = (bytes + pieces - 1) / pieces;
+  for (uint64_t i = 0; i < pieces; ++i) {
+    const uint64_t begin = (start + pieces - i) % pieces * piece;
+    if (begin < bytes)
+      std::memcpy(at<char>(to + begin), at<char>(from + begin), std::min(piece, bytes - begin));
+  }
+}
+
 /// Writes the completion of the entry at `first`; with a status the queue is dead. Body first, what makes it
 /// valid last.
-void SoftNic::complete(Served& served, uint64_t first, uint32_t status) {
+void SoftNic::complete(Served& served, uint64_t first, Fault fault) {
   const Queue& q = served.format;
+  const uint32_t status = status_of(q.family, fault);
   const uint64_t index = served.completions & (q.cq_depth - 1), lap = served.completions / q.cq_depth;
   ++served.completions;
-  served.dead = status != 0;
+  served.dead = served.dead || status != 0;
   if (q.family == Family::mlx5) {
     const uint64_t entry = q.cq + index * Mlx5::kCompletionBytes;
     unsigned char* bytes = at<unsigned char>(entry);

@@ -39,6 +39,40 @@ struct QueueOptions {
   uint32_t depth = 256;  ///< entries at least; the ring is rounded up to what the family wants
   uint32_t mtu = 4096;
   uint32_t peer = 0;
+  // Where the counts of entries and of completions begin: tests begin before a wrap.
+  uint64_t first_entry = 0;
+  uint64_t first_completion = 0;
+};
+
+/// Why a request fails, in words that every family has a number for (docs/softnic.md).
+enum class Fault : uint32_t {
+  none,
+  bad_entry,  ///< local queue-pair operation
+  local_length,
+  local_protection,
+  bad_response,
+  remote_invalid,
+  remote_access,
+  remote_operation,
+  retry_exceeded,
+  rnr_exceeded,
+  flushed,
+};
+uint32_t status_of(Family family, Fault fault);
+
+/// What goes wrong on purpose, reproducibly. Chances are of 1024.
+struct Faults {
+  uint64_t seed = 1;
+  uint32_t delay = 0;  ///< a pause of delay_us before an entry
+  uint32_t delay_us = 20;
+  uint32_t skip = 0;     ///< a queue is passed over in its turn: completions of queues change their order
+  uint32_t scatter = 0;  ///< a message is placed in pieces, in random order
+  uint32_t late_doorbell = 0;       ///< a doorbell is not seen for some looks
+  uint32_t again = 0;               ///< a doorbell is handled twice
+  uint32_t early = 0;               ///< entries behind the doorbell are fetched, and thrown away
+  uint32_t retry = 0;               ///< receiver not ready: an entry is put off
+  uint64_t fail_at = ~uint64_t(0);  ///< the number of the entry, over all queues, that fails
+  Fault fail_with = Fault::none;
 };
 
 class SoftNic {
@@ -57,7 +91,14 @@ class SoftNic {
   void create_queue(Queue* queue, const QueueOptions& options);
   void connect(const Queue* queue, const RemoteWindow& peer);
 
+  /// Before start().
+  void set_faults(const Faults& faults) {
+    faults_ = faults;
+    random_ = faults.seed * 2 + 1;
+  }
   void start();
+  /// Instead of start(), in the caller's thread: one look at every queue. Whether there was something to do.
+  bool step();
   void stop();  ///< returns when the thread has left; what is posted afterwards is not executed
 
   /// Mistakes of whoever wrote entries, as sentences, the first hundred.
@@ -75,7 +116,13 @@ class SoftNic {
   bool serve(Served& served);
   uint64_t announced(const Served& served) const;
   void execute(Served& served, const Request& request);
-  void complete(Served& served, uint64_t end, uint32_t status);
+  void complete(Served& served, uint64_t first, Fault fault);
+  void flush(Served& served, uint64_t end);
+  bool put_off(Served& served);
+  bool chance(uint32_t of_1024);
+  std::string wrong_line(Served& served, const Request& request) const;
+  void place_scattered(uint64_t to, uint64_t from, uint64_t bytes);
+  std::string wrong_counts(const Served& served) const;
   void violated(const Served& served, const std::string& what);
   bool local_ok(uint32_t key, uint64_t address, uint64_t bytes) const;
 
@@ -88,6 +135,8 @@ class SoftNic {
   std::atomic<uint64_t> executed_{0};
   std::atomic<bool> leaving_{false};
   std::thread thread_;
+  Faults faults_;
+  uint64_t random_ = 3;
 };
 
 }  // namespace mori::ibgda

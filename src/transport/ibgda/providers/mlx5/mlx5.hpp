@@ -159,9 +159,10 @@ struct Mlx5 {
   /// Record, then register: the first 8 bytes of the last entry. Callers: the holder of the ring lock, which
   /// has acquired `published`.
   MORI_DEVICE static void ring(Queue& q, uint64_t end) {
+    // read before the record is stored: from then on the NIC may be done with the entry
+    const uint64_t control = *global<const uint64_t>(q.sq + (end - 1) % q.depth * kUnit);
     uint32_t* record = global<uint32_t>(q.record) + 1;
     store_release<Scope::system>(record, be32(uint32_t(end) & 0xffffu));
-    const uint64_t control = *global<const uint64_t>(q.sq + (end - 1) % q.depth * kUnit);
     uint64_t* registers =
         global<uint64_t>(q.doorbell + (q.blueflame != 0 && (q.rings & 1) != 0 ? q.blueflame : 0));
     ++q.rings;
