@@ -78,12 +78,12 @@ MORI_DEVICE void atomic_set(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   });
 }
 template <class T>
-MORI_DEVICE T atomic_swap(const Ctx& ctx, T* dest, T value, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_swap(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   return modify<Modify::exchange>(ctx, dest, value, pe);
 }
 /// `value` takes the place of what is there if that equals `cond`; returns what was there.
 template <class T>
-MORI_DEVICE T atomic_compare_swap(const Ctx& ctx, T* dest, T cond, T value, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_compare_swap(const Ctx& ctx, T* dest, T cond, T value, uint32_t pe) {
   static_assert(kIsInteger<T>, "integers only");
   return at_word(ctx, dest, pe, Change::compare_swap, value, cond, true, [&](AtomicWord<T>* w) {
     return compare_swap_relaxed<Scope::system>(w, AtomicWord<T>(bits(cond)), AtomicWord<T>(bits(value)));
@@ -109,7 +109,7 @@ MORI_DEVICE T add_at(const Ctx& ctx, T* dest, T value, uint32_t pe, bool fetches
   });
 }
 template <class T>
-MORI_DEVICE T atomic_fetch_add(const Ctx& ctx, T* dest, T value, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_fetch_add(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   return add_at(ctx, dest, value, pe, true);
 }
 template <class T>
@@ -117,7 +117,7 @@ MORI_DEVICE void atomic_add(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   add_at(ctx, dest, value, pe, false);
 }
 template <class T>
-MORI_DEVICE T atomic_fetch_inc(const Ctx& ctx, T* dest, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_fetch_inc(const Ctx& ctx, T* dest, uint32_t pe) {
   static_assert(kIsInteger<T>, "integers only");
   return atomic_fetch_add(ctx, dest, T(1), pe);
 }
@@ -128,17 +128,17 @@ MORI_DEVICE void atomic_inc(const Ctx& ctx, T* dest, uint32_t pe) {
 }
 
 template <class T>
-MORI_DEVICE T atomic_fetch_and(const Ctx& ctx, T* dest, T value, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_fetch_and(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   static_assert(kIsInteger<T>, "integers only");
   return modify<Modify::bit_and>(ctx, dest, value, pe);
 }
 template <class T>
-MORI_DEVICE T atomic_fetch_or(const Ctx& ctx, T* dest, T value, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_fetch_or(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   static_assert(kIsInteger<T>, "integers only");
   return modify<Modify::bit_or>(ctx, dest, value, pe);
 }
 template <class T>
-MORI_DEVICE T atomic_fetch_xor(const Ctx& ctx, T* dest, T value, uint32_t pe) {
+[[nodiscard]] MORI_DEVICE T atomic_fetch_xor(const Ctx& ctx, T* dest, T value, uint32_t pe) {
   static_assert(kIsInteger<T>, "integers only");
   return modify<Modify::bit_xor>(ctx, dest, value, pe);
 }

@@ -37,11 +37,11 @@ MORI_DEVICE void quiet(const Group& group, const Ctx& ctx) {
 template <class Group>
 MORI_DEVICE void quiet_all(const Group& group, const Ctx& ctx) {
   group.sync();
-  fence_seq_cst<Scope::system>();
   if (has_queues(ctx.world)) {
     queue_quiet(ctx, group.lane(), group.lanes(), true);
     group.sync();
   }
+  fence_seq_cst<Scope::system>();  // last: signals of a barrier rest on it
 }
 template <class Group>
 MORI_DEVICE void quiet(const Group& group, const Ctx& ctx, uint32_t) {

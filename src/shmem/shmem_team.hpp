@@ -34,7 +34,7 @@ MORI_DEVICE T* symmetric(const Ctx& ctx, uint64_t offset) {
 /// Every member is here. Callers: the group; one group of each member.
 /// Orders:  the groups' earlier writes before all members' later accesses, system-wide.
 /// Fails:   false on the deadline: `what`, a PE that has not come, its step expected and seen.
-template <class Group>
+template <Order O = Order::release, class Group>
 [[nodiscard]] MORI_DEVICE bool step(const Group& group, const Ctx& ctx, const Team& team, Wait what) {
   uint64_t* entries = symmetric<uint64_t>(ctx, team.signals);
   // My own entry is the epoch: only this member writes it, and graphs replay because it is memory.
@@ -42,7 +42,7 @@ template <class Group>
   group.sync();  // all lanes have read it, and their writes come before the signals
   for (uint32_t i = group.lane(); i < team.size; i += group.lanes()) {
     const uint32_t member = (team.index + 1 + i) % team.size;  // not everybody at member 0 first
-    signal_op<Order::release>(ctx, entries + team.index, epoch, SignalOp::set, team_pe(team, member));
+    signal_op<O>(ctx, entries + team.index, epoch, SignalOp::set, team_pe(team, member));
   }
   bool came = true;
   for (uint32_t i = group.lane(); i < team.size && came; i += group.lanes())
@@ -59,7 +59,7 @@ template <class Group>
 template <class Group>
 [[nodiscard]] MORI_DEVICE bool barrier(const Group& group, const Ctx& ctx, const Team& team) {
   quiet_all(group, ctx);
-  return sync(group, ctx, team);
+  return step<Order::relaxed>(group, ctx, team, Wait::barrier);  // every lane has fenced
 }
 
 }  // namespace MORI_TARGET_NAMESPACE

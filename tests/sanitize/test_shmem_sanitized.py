@@ -80,6 +80,11 @@ MUTANTS = {
         "    sync();  // the flag may be written again\n",
         "",
     ),
+    "barrier-without-quiet": (
+        "src/shmem/shmem_order.hpp",
+        "  fence_seq_cst<Scope::system>();  // last: signals of a barrier rest on it\n",
+        "",
+    ),
     "barrier-left-before-all-lanes-waited": (
         "src/shmem/shmem_team.hpp",
         "return group.all(came);",
@@ -119,8 +124,8 @@ FAMILY_MUTANTS = {
     ),
     "step-signals-relaxed": (
         "src/shmem/shmem_team.hpp",
-        "signal_op<Order::release>(",
-        "signal_op<Order::relaxed>(",
+        "Order O = Order::release",
+        "Order O = Order::relaxed",
     ),
     "step-signals-before-all-lanes-wrote": (
         "src/shmem/shmem_team.hpp",
