@@ -282,6 +282,9 @@ MORI_DEVICE bool quiet_as(const World& world, Queue& queue) {
   return wait_progress<F, R>(world, queue, goal, Wait::ibgda_completion);
 }
 
+/// A queue is in global memory; its reference, handed to a function that is not inlined, no longer says so.
+MORI_DEVICE Queue& in_global(Queue& queue) { return *global<Queue>(reinterpret_cast<uint64_t>(&queue)); }
+
 /// Posts a request. Returns the position behind its entry, for wait_completed().
 /// Callers: any lane; those that are together share a turn and a doorbell.
 /// Orders:  this lane's earlier accesses, and those of lanes it synchronised with, before the NIC executes
@@ -289,24 +292,24 @@ MORI_DEVICE bool quiet_as(const World& world, Queue& queue) {
 ///          behind all that was posted to the queue before.
 /// Fails:   0: the queue is dead, or no room or turn in time (Wait::ibgda_error, ibgda_room, ibgda_turn).
 [[nodiscard]] MORI_DEVICE_NOINLINE uint64_t post(const World& world, Queue& queue, const Request& request) {
-  return post_as<AnyFamily>(world, queue, request);
+  return post_as<AnyFamily>(world, in_global(queue), request);
 }
 /// post() by a whole warp, each lane with a queue and a request of its own.
 /// Callers: all lanes of the warp; `queue` and `request` of those that do not want are not used.
 /// Orders, fails: as post().
 [[nodiscard]] MORI_DEVICE_NOINLINE uint64_t post_lanes(const World& world, Queue* queue,
                                                        const Request& request, bool wants) {
-  return post_lanes_as<AnyFamily>(world, queue, request, wants);
+  return post_lanes_as<AnyFamily>(world, global<Queue>(reinterpret_cast<uint64_t>(queue)), request, wants);
 }
 /// Until everything before `position` is done: effects at the target, results here.
 /// Callers: any lane. Orders: acquire: what reads and atomics brought is visible to this lane.
 /// Fails:   false: Wait::ibgda_completion, ibgda_error, or the position is 0.
 [[nodiscard]] MORI_DEVICE_NOINLINE bool wait_completed(const World& world, Queue& queue, uint64_t position) {
-  return wait_completed_as<AnyFamily>(world, queue, position);
+  return wait_completed_as<AnyFamily>(world, in_global(queue), position);
 }
 /// Until everything is done that was published before. Callers, orders, fails: as wait_completed().
 [[nodiscard]] MORI_DEVICE_NOINLINE bool quiet(const World& world, Queue& queue) {
-  return quiet_as<AnyFamily>(world, queue);
+  return quiet_as<AnyFamily>(world, in_global(queue));
 }
 
 }  // namespace MORI_TARGET_NAMESPACE
