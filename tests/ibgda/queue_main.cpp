@@ -27,7 +27,8 @@ namespace {
 /// Queues of a real family, and the software NIC behind them.
 class Soft {
  public:
-  Soft(ibgda::Family family, uint32_t queues, uint32_t depth, const std::vector<uint64_t>& memory)
+  Soft(const ibgda::QueueOptions& options, uint32_t queues, const ibgda::Faults& faults,
+       const std::vector<uint64_t>& memory)
       : nic_([this](uint64_t bytes) {
           rings_.emplace_back(aligned_alloc(64, (bytes + 63) / 64 * 64), free);
           memset(rings_.back().get(), 0, bytes);
@@ -37,9 +38,10 @@ class Soft {
     const uint64_t address = reinterpret_cast<uint64_t>(memory.data()), bytes = memory.size() * 8;
     key = nic_.add_region(address, bytes);
     for (ibgda::Queue& queue : queues_) {
-      nic_.create_queue(&queue, {.family = family, .depth = depth});
+      nic_.create_queue(&queue, options);
       nic_.connect(&queue, {.address = address, .bytes = bytes, .rkey = key, .mapped = address});
     }
+    nic_.set_faults(faults);
     nic_.start();
   }
   ibgda::Queue* queues() { return queues_.data(); }
@@ -95,7 +97,22 @@ int main(int argc, char** argv) {
   if (family == ibgda::Family::none) {
     toy = std::make_unique<ibgda::ToyNic>(options);
   } else {
-    soft = std::make_unique<Soft>(family, options.queues, options.depth, memory);
+    const ibgda::QueueOptions made{.family = family,
+                                   .depth = options.depth,
+                                   .first_entry = options.first_position,
+                                   .first_completion = number("first_completion", 0)};
+    const uint32_t chance = uint32_t(number("faults", 0));  // of 1024
+    ibgda::Faults faults{.seed = number("seed", 1),
+                         .delay = chance,
+                         .skip = 4 * chance,
+                         .scatter = chance,
+                         .late_doorbell = chance,
+                         .again = chance,
+                         .early = number("early", 1) != 0 ? chance : 0,
+                         .retry = chance};
+    if (fails) faults.fail_at = options.fail_at;
+    if (fails) faults.fail_with = ibgda::Fault::remote_access;
+    soft = std::make_unique<Soft>(made, options.queues, faults, memory);
   }
   const auto at = [](auto& thing) { return reinterpret_cast<uint64_t>(&thing); };
   const StressArgs args{.world = {.bases = 0,

@@ -123,12 +123,32 @@ SOFT_SHAPES = {
 }
 
 
+@pytest.mark.parametrize("faults", [0, 10], ids=["", "faults"])
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("shape", SOFT_SHAPES.values(), ids=SOFT_SHAPES)
-def test_over_the_software_nic(program: Program, shape: dict[str, int], family: int) -> None:
-    outcome = program.run(family=family, **shape)
+def test_over_the_software_nic(program: Program, shape: dict[str, int], family: int, faults: int) -> None:
+    numbers = shape if faults == 0 else {**shape, "operations": shape["operations"] // 5, "faults": faults}
+    outcome = program.run(family=family, **numbers)
     assert outcome.status == 0, outcome.output
-    assert int(outcome.output.split()[1]) > 40_000
+    assert int(outcome.output.split()[1]) > 8_000
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_counters_wrap_within_the_run(program: Program, family: int, bits: int) -> None:
+    first = (1 << bits) - 100
+    for lanes in (1, 32):
+        outcome = program.run(
+            family=family, lanes=lanes, blocks=8, depth=64, queues=2, first=first, first_completion=first, faults=5
+        )
+        assert outcome.status == 0, outcome.output
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_failed_entry_ends_every_wait_on_its_queue(program: Program, family: int) -> None:
+    outcome = program.run(family=family, blocks=8, fail_at=100, timeout_ms=60_000)
+    access = {1: 0x13, 2: 7, 3: 9}[family]
+    assert f"error word: wait {ERROR} peer 0 expected {family} seen {(1 << 63) + access}" in outcome.output
 
 
 @pytest.mark.long
@@ -137,7 +157,7 @@ def test_over_the_software_nic(program: Program, shape: dict[str, int], family: 
 @pytest.mark.parametrize("shape", SOFT_SHAPES.values(), ids=SOFT_SHAPES)
 def test_a_million_operations_over_the_software_nic(program: Program, shape: dict[str, int], family: int) -> None:
     lanes = shape["lanes"] * shape["blocks"] * shape.get("warps", 1)
-    outcome = program.run(family=family, **{**shape, "operations": 1_100_000 // lanes})
+    outcome = program.run(family=family, faults=2, **{**shape, "operations": 1_100_000 // lanes})
     assert outcome.status == 0, outcome.output
     assert int(outcome.output.split()[1]) > 1_000_000
 
@@ -201,7 +221,7 @@ def test_no_races(sanitized: Program, lanes: int, broken: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_no_races_with_the_software_nic(sanitized: Program, family: int) -> None:
-    outcome = sanitized.run(family=family, lanes=32, blocks=4, operations=60, depth=16)
+    outcome = sanitized.run(family=family, lanes=32, blocks=4, operations=60, depth=16, faults=10, early=0)
     assert (outcome.status, outcome.races) == (0, 0), outcome.output
 
 
