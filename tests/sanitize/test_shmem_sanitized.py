@@ -134,8 +134,8 @@ FAMILY_MUTANTS = {
     ),
     "get-returns-before-all-lanes-have": (
         "src/shmem/shmem_rma.hpp",
-        "  getmem_nbi(group, ctx, dest, source, bytes, pe);\n  group.sync();",
-        "  getmem_nbi(group, ctx, dest, source, bytes, pe);",
+        "  get_bytes<true>(group, ctx, dest, source, bytes, pe);\n  group.sync();",
+        "  get_bytes<true>(group, ctx, dest, source, bytes, pe);",
     ),
 }
 

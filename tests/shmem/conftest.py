@@ -28,9 +28,13 @@ def target(request: pytest.FixtureRequest) -> Target:
     return target
 
 
+_ALL_FAMILIES = ("test_conformance_amo.py", "test_conformance_rma.py", "test_put.py", "test_queues.py")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Queues: by default on the fast CPU; on lanes of 32 and 64 with `-m long`; no software NIC moves GPU memory."""
+    """Queues: by default on the fast CPU, families that differ from mlx5 in atomics and entries only there; the rest
+    with `-m long`. No software NIC moves GPU memory."""
     kept = []
     for item in items:
         found = getattr(getattr(item, "callspec", None), "params", {})
@@ -38,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if found.get("transport", "p2p") != "p2p" and isinstance(target, Target):
             if target.kind != "cpu":
                 continue
-            if target.lanes != 1:
+            alike = found["transport"] != "mlx5" and item.path.name not in _ALL_FAMILIES
+            if target.lanes != 1 or alike:
                 item.add_marker(pytest.mark.long)
         kept.append(item)
     items[:] = kept

@@ -41,7 +41,7 @@ class RankFabric {
 
   std::string offer() const;
   void connect(const std::vector<std::string>& offers);
-  /// Stops the NIC: what is posted afterwards is never done. Idempotent.
+  /// Stops the NIC behind what is posted; what comes afterwards is never done. Idempotent.
   void stop();
 
   uint64_t address() const;  ///< of Fabric, for World::fabric

@@ -228,6 +228,9 @@ void SoftNic::run() {
       sched_yield();  // whoever posts may share this core
     }
   }
+  // What was announced before is executed: peers wait for the last signals of a rank that leaves.
+  for (uint32_t round = 0; round < 100'000 && step(); ++round) {
+  }
 }
 
 /// The position up to which the poster has rung; modulo what the family's doorbell tells.

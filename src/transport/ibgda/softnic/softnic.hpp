@@ -99,7 +99,7 @@ class SoftNic {
   void start();
   /// Instead of start(), in the caller's thread: one look at every queue. Whether there was something to do.
   bool step();
-  void stop();  ///< returns when the thread has left; what is posted afterwards is not executed
+  void stop();  ///< executes what is announced, and no more
 
   /// Mistakes of whoever wrote entries, as sentences, the first hundred.
   std::vector<std::string> violations() const;
