@@ -104,6 +104,7 @@ def test_litmus_for_long(make_ranks: MAKE, test: str) -> None:
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.parametrize("transport", ["p2p"], indirect=True)
 @pytest.mark.parametrize("target", [CPU_TARGETS[0]], indirect=True, ids=str)
 def test_store_buffering_shows_without_quiet(make_ranks: MAKE) -> None:
     """The test can fail: on this machine, without a sanitizer."""
