@@ -24,7 +24,7 @@ MORI_DEVICE BlockScale scale_of(const EpConvert& c, float amax) {
 template <class T, uint32_t kElements>
 MORI_DEVICE vec16 narrow(const Piece<T, kElements>& piece, EpFormat format, float inverse) {
   uint32_t words[4];
-  piece.template narrow<128 / kElements>(inverse, words, [format](const float* v) {
+  piece.template narrow<128 / kElements>(inverse, words, [=](const float* v) {
     if constexpr (kElements == 32) {
       return E2m1::pack(v);
     } else {
