@@ -22,8 +22,9 @@ struct NoJoin : ibgda::Rules {
 struct NoOrder : ibgda::Rules {
   static constexpr bool kPublishesInOrder = false;
 };
+/// Not equally long for all, or lanes that take turns would keep their order.
 MORI_DEVICE void let_others_run() {
-  for (uint32_t i = 0; i < 3; ++i) pause(1u << 20);
+  for (uint32_t i = 0; i < (block_id() * 5 + lane_id()) % 7; ++i) pause(1u << 20);
 }
 struct NoRingLock : ibgda::Rules {
   MORI_DEVICE static void dawdle() { let_others_run(); }

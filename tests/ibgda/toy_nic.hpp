@@ -63,7 +63,11 @@ class ToyNic {
   /// Ends the thread; its counters may be read then.
   void stop() {
     stop_.store(true);
-    if (thread_.joinable()) thread_.join();
+    if (!thread_.joinable()) return;
+    thread_.join();
+    for (uint32_t i = 0; i < options_.queues; ++i) {
+      if (queues_[i].rings != 0) wrong(i, std::to_string(queues_[i].rings) + " doorbells went back");
+    }
   }
   uint64_t executed() const { return executed_; }
   const std::vector<std::string>& violations() const { return violations_; }
