@@ -35,13 +35,15 @@ MORI_DEVICE vec16 narrow(const Piece<T, kElements>& piece, EpFormat format, floa
 }
 
 /// How a group is shared between lanes. On the fast CPU target one lane holds all its pieces.
-template <uint32_t kElements>
+template <class T, uint32_t kElements>
 struct GroupShape {
   static constexpr uint32_t kPieces = kElements == 32 ? 1 : 8;  // of a group: 32 elements of e2m1, 128 of fp8
   static constexpr uint32_t kLanes = kPieces < kWarpSize ? kPieces : kWarpSize;
-  static constexpr uint32_t kHeld = kPieces / kLanes;          // by one lane
-  static constexpr uint32_t kAtOnce = kWarpSize / kLanes;      // groups of a warp
-  static constexpr uint32_t kAhead = kLanes < 2 ? kLanes : 2;  // rounds whose loads are in flight together
+  static constexpr uint32_t kHeld = kPieces / kLanes;      // by one lane
+  static constexpr uint32_t kAtOnce = kWarpSize / kLanes;  // groups of a warp
+  // Rounds whose loads are in flight together. Two of fp32 are too many registers for a wave of 64.
+  // of 64.
+  static constexpr uint32_t kAhead = kLanes < 2 || (kWarpSize == 64 && sizeof(T) == 4) ? 1 : 2;
 };
 
 MORI_DEVICE void store_scale(const EpDispatchArgs& a, uint64_t row, uint32_t column, uint32_t stored) {
@@ -58,7 +60,7 @@ MORI_DEVICE void store_scale(const EpDispatchArgs& a, uint64_t row, uint32_t col
 template <bool kByExpert, bool kWhole, class T, uint32_t kElements>
 MORI_DEVICE void send_groups(const EpDispatchArgs& a, const DispatchBlock& block, uint32_t t, const T* from,
                              uint32_t begin, uint32_t end, BlockScale whole) {
-  using Shape = GroupShape<kElements>;
+  using Shape = GroupShape<T, kElements>;
   constexpr uint32_t kRound = Shape::kAtOnce, kAhead = Shape::kAhead, kHeld = Shape::kHeld;
   const uint32_t pieces = (a.convert.hidden + kElements - 1) / kElements;
   const uint32_t place = lane_id() % Shape::kLanes;
@@ -157,8 +159,8 @@ struct Narrowed {
     });
   }
   MORI_DEVICE static uint32_t most_parts(const EpDispatchArgs& a) {
-    const uint32_t at_once =
-        a.convert.format == EpFormat::e2m1 ? 32 * GroupShape<32>::kAtOnce : 128 * GroupShape<16>::kAtOnce;
+    const uint32_t at_once = a.convert.format == EpFormat::e2m1 ? 32 * GroupShape<T, 32>::kAtOnce
+                                                                : 128 * GroupShape<T, 16>::kAtOnce;
     const uint32_t parts = a.convert.hidden / at_once;
     return parts == 0 ? 1 : parts;
   }
