@@ -42,7 +42,6 @@ struct GroupShape {
   static constexpr uint32_t kHeld = kPieces / kLanes;      // by one lane
   static constexpr uint32_t kAtOnce = kWarpSize / kLanes;  // groups of a warp
   // Rounds whose loads are in flight together. Two of fp32 are too many registers for a wave of 64.
-  // of 64.
   static constexpr uint32_t kAhead = kLanes < 2 || (kWarpSize == 64 && sizeof(T) == 4) ? 1 : 2;
 };
 
