@@ -176,7 +176,7 @@ def test_a_million_operations(program: Program, shape: dict[str, int], first: in
 
 FAST = {"timeout_ms": 1000, "operations": 100}
 BROKEN: dict[str, dict[str, int]] = {
-    "room": {"lanes": 32, "blocks": 4, "slow": 100},
+    "room": {"lanes": 32, "blocks": 16, "slow": 20},
     "room_by_one": {"blocks": 32, "depth": 16, "slow": 20},
     "order": {"lanes": 32, "blocks": 4, "warps": 2, "depth": 256, "cq_depth": 256},
     "ring_lock": {"blocks": 64, "depth": 256, "cq_depth": 256},
