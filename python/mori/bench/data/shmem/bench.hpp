@@ -27,7 +27,8 @@ struct ShmemBenchArgs {
   uint32_t check;  // 1: look at what arrives in each round; such a launch is not timed
   uint32_t reserved;
 };
-static_assert(sizeof(ShmemBenchArgs) == 32 + 40 + 7 * 8 + 6 * 4, "layout of shmem_kernels.py");
+static_assert(sizeof(ShmemBenchArgs) == sizeof(World) + sizeof(shmem::Team) + 7 * 8 + 6 * 4,
+              "layout of shmem_kernels.py");
 
 namespace bench {
 inline namespace MORI_TARGET_NAMESPACE {
