@@ -94,8 +94,12 @@ class Ranks {
       // Here and not in the rank's thread: ThreadSanitizer does not know the order that dlopen gives.
       rank.device_ = core::open_cpu(0, {options.kernel_dir, options.lanes, options.threads});
       rank.bases_ = bases;
-      rank.world_ = {reinterpret_cast<uint64_t>(rank.bases_.data()), reinterpret_cast<uint64_t>(&rank.error_),
-                     timeout_ns, r, options.ranks, 0};
+      rank.world_ = {reinterpret_cast<uint64_t>(rank.bases_.data()),
+                     reinterpret_cast<uint64_t>(&rank.error_),
+                     timeout_ns,
+                     r,
+                     options.ranks,
+                     0};
     }
   }
 

@@ -59,7 +59,7 @@ def test_the_guides_command_by_hand(tmp_path: Path) -> None:
     assert command is not None
     text = f"H={mori.include_dir()}; {command[0]}"
     subprocess.run(["sh", "-ec", text], cwd=tmp_path, check=True, timeout=100)
-    assert mori.load_kernel(tmp_path, "ring", device=_core.open_device("cpu", 0)).kernel("ring").args_bytes == 72
+    assert mori.load_kernel(tmp_path, "ring", device=_core.open_device("cpu", 0)).kernel("ring").args_bytes == 80
 
 
 @pytest.mark.parametrize(("lanes", "ranks", "shape"), [(1, 4, ()), (32, 3, ("--rows=5", "--chunks=2", "--depth=17"))])
