@@ -159,6 +159,13 @@ constexpr Mistake kOfAll[] = {
      [](Bench& b) { post_with(b, [](Request& r) { r.remote -= 1; }); }},
     {"a remote address at the end of the world", "", Fault::remote_access,
      [](Bench& b) { post_with(b, [](Request& r) { r.remote = ~uint64_t(0) - 3; }); }},
+    {"inline data in an atomic", "", Fault::bad_entry,
+     [](Bench& b) {
+       post_with(b, [](Request& r) {
+         r.op = Op::fetch_add;
+         r.flags |= kInline;
+       });
+     }},
     {"an atomic off its alignment", "", Fault::remote_invalid,
      [](Bench& b) {
        post_with(b, [](Request& r) {

@@ -257,6 +257,8 @@ Entry decode(const Queue& queue, uint64_t position, std::string& wrong) {
     case Family::none:
       wrong = "the queue has no family";
   }
+  if (wrong.empty() && (out.request.flags & kInline) != 0 && out.request.op != Op::write)
+    wrong = "inline data in a request that writes none";
   if (out.units == 0) out.units = 1;
   return out;
 }

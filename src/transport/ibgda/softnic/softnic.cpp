@@ -301,7 +301,8 @@ bool SoftNic::serve(Served& served) {
     Request request = entry.request;
     if (entry.payload != nullptr) request.local = reinterpret_cast<uint64_t>(entry.payload);
     const uint64_t number = executed_.load(std::memory_order_relaxed);
-    if (number == faults_.fail_at) {
+    if (number == faults_.fail_at && !failed_on_purpose_) {
+      failed_on_purpose_ = true;  // the number stays: the next entry of another queue is not meant
       complete(served, served.executed, faults_.fail_with);
       break;
     }
@@ -409,7 +410,7 @@ void SoftNic::execute(Served& served, const Request& r) {
 
 /// In pieces, the last first, or from the middle: nobody may rely on the order inside a message.
 void SoftNic::place_scattered(uint64_t to, uint64_t from, uint64_t bytes) {
-  const uint64_t pieces = 2 + random_ % 7, start = random_ >> 8, piece = (bytes + pieces - 1) / pieces;
+  const uint64_t pieces = 2 + random_ % 7, start = random_ >> 8, piece = (bytes / pieces + 8) / 8 * 8;
   for (uint64_t i = 0; i < pieces; ++i) {
     const uint64_t begin = (start + pieces - i) % pieces * piece;
     if (begin < bytes)

@@ -136,6 +136,7 @@ class SoftNic {
   std::atomic<bool> leaving_{false};
   std::thread thread_;
   Faults faults_;
+  bool failed_on_purpose_ = false;
   uint64_t random_ = 3;
 };
 
