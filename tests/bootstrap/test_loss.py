@@ -170,7 +170,7 @@ def stopped_during_work(rank, world_size, uid):
     if rank == 1:
         stop()
     start = time.monotonic()
-    alive = survive(mesh, timeout=1.0)
+    alive = survive(mesh, timeout=3)
     return alive, time.monotonic() - start
 
 
@@ -178,7 +178,7 @@ def test_survivors_without_a_stopped_one():
     results = run_ranks(stopped_during_work, 4, expendable=[1])
     for alive, seconds in (results[r] for r in (0, 2, 3)):
         assert alive == (0, 2, 3)
-        assert seconds < 8
+        assert seconds < 20
 
 
 def resumed_work(rank, world_size, uid):
@@ -187,13 +187,13 @@ def resumed_work(rank, world_size, uid):
     if rank == 1:
         pid = os.getpid()
         if os.fork() == 0:
-            time.sleep(2.0)
+            time.sleep(7)
             os.kill(pid, signal.SIGCONT)
             os._exit(0)
         stop()
         error = refusal(lambda: mesh.survivors(timeout=5))
         return type(error), str(error)
-    return survive(mesh, timeout=0.5)
+    return survive(mesh, timeout=2)
 
 
 def test_a_rank_that_wakes_too_late_is_told_so():
@@ -272,7 +272,7 @@ def fork_work(rank, world_size, uid):
     mesh.barrier()
     if rank == 1:
         if os.fork() == 0:
-            time.sleep(3)
+            time.sleep(15)
             os._exit(0)
         die()
     refused_in_child = None
@@ -283,7 +283,7 @@ def fork_work(rank, world_size, uid):
         refused_in_child = os.waitpid(pid, 0)[1] == 0
     start = time.monotonic()
     error = refusal(lambda: mesh.barrier("step", timeout=20))
-    return type(error), time.monotonic() - start < 2, refused_in_child
+    return type(error), time.monotonic() - start < 10, refused_in_child
 
 
 def test_a_forked_child_does_not_hide_a_death():

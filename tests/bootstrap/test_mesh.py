@@ -5,6 +5,7 @@
 import contextlib
 import os
 import threading
+import time
 
 import pytest
 from boot_helpers import MODES, WORLDS, join, memfd, open_fds, refusal
@@ -101,13 +102,13 @@ def test_different_calls_are_named(mode):
 
 def late_work(rank, world_size, uid):
     with join(rank, world_size, uid) as mesh:
-        barrier = threading.Event()
+        mesh.barrier()
         if rank == 1:
-            barrier.wait(0.6)
+            time.sleep(2.5)
             mesh.exchange("slow", b"late")
         else:
             with pytest.raises(TimeoutError) as caught:
-                mesh.exchange("slow", timeout=0.1)
+                mesh.exchange("slow", timeout=1)
             assert (caught.value.what, caught.value.peer, caught.value.missing) == ("slow", 1, (1,))
         return [m.payload for m in mesh.exchange("next", b"%d" % rank)]
 

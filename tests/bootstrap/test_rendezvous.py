@@ -110,7 +110,7 @@ def test_an_incomplete_launcher_is_refused(monkeypatch):
 def missing_work(rank, world_size, uid, absent):
     if rank in absent:
         return None
-    error = refusal(lambda: join(rank, world_size, uid, timeout=0.5 if rank == 0 else 10))
+    error = refusal(lambda: join(rank, world_size, uid, timeout=2 if rank == 0 else 40))
     return type(error), error.missing, str(error)
 
 
@@ -119,7 +119,7 @@ def missing_work(rank, world_size, uid, absent):
 def test_missing_ranks_are_named_to_all_when_the_first_gives_up(absent, mode):
     start = time.monotonic()
     results = run_ranks(missing_work, 4, absent, mode=mode)
-    assert time.monotonic() - start < 9
+    assert time.monotonic() - start < 30
     for kind, missing, text in (r for r in results if r):
         assert kind is TimeoutError
         assert missing == absent
@@ -137,7 +137,7 @@ def test_two_callers_of_one_rank_are_refused():
     for kind, text in run_ranks(double_work, 3, mode="thread"):
         assert kind is ConfigError
         assert "rank=1 is taken" in text
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 9
 
 
 def opinion_work(rank, world_size, uid):
@@ -152,7 +152,7 @@ def test_different_world_sizes_are_refused():
         assert "world_size differs" in text
         assert "3" in text
         assert "4" in text
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 9
 
 
 def forever_work(rank, world_size, uid):
@@ -226,7 +226,7 @@ def test_a_stopped_store_does_not_hang_us():
         with pytest.raises((TimeoutError, TransportError)):
             rendezvous(uid=uid, rank=1, world_size=2, timeout=0.3)
         found.close()
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 9
     finally:
         process.kill()
         process.join()

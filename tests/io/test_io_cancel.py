@@ -61,7 +61,7 @@ def test_the_deadline_ends_a_transfer_nobody_waits_for() -> None:
         status = pair.session.write(0, 0, BYTES, 1, deadline_s=0.05)
         while not status.done():
             time.sleep(0.002)
-        assert 0.04 < time.monotonic() - began < 2
+        assert 0.04 < time.monotonic() - began < 20
         canary(pair)
         assert status.Code() == StatusCode.ERR_TIMEOUT
         with pytest.raises(mori.TimeoutError, match="deadline passed"):

@@ -176,7 +176,7 @@ def test_registering_views_of_one_allocation_is_cheap() -> None:
         ranges = [(x.ctypes.data + 1024 * i, 1024, -1, CPU) for i in range(1000)]
         began = time.perf_counter()
         descs = a.register_memories(ranges)
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
         assert len({desc.id for desc in descs}) == 1000
 
 

@@ -108,7 +108,7 @@ def test_alive_asks_the_peer() -> None:
                 time.sleep(0.001)
             began = time.monotonic()
             assert not a.alive("b", timeout_s=0.3)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 10
             os.kill(child.pid, signal.SIGCONT)
             assert a.alive("b", timeout_s=10)
         finally:

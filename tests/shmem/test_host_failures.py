@@ -57,11 +57,12 @@ WAITS: dict[str, Callable[[Any, torch.Tensor], None]] = {
 
 
 def go_wrong(rank: int, size: int, uid: bytes, name: str, how: str) -> tuple[str, object, float, list[float]] | None:
-    timeout = 40 if how == "killed" else 1
+    timeout = 40 if how == "killed" else 2
     with mori.init(uid=uid, rank=rank, world_size=size, device="cpu", timeout=timeout, heap_bytes=1 << 20) as ctx:
         shm = mori.shmem.Shmem(ctx)
         word = shm.zeros((1,), torch.int64)
         shm.barrier()
+        ctx.mesh.barrier()  # nobody is in the other barrier any more
         if rank == VICTIM:
             os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
         start = time.monotonic()
@@ -71,7 +72,7 @@ def go_wrong(rank: int, size: int, uid: bytes, name: str, how: str) -> tuple[str
         with pytest.raises(type(caught.value)):
             shm.quiet()  # the context is unusable until it recovers
         shm.close()
-        with ctx.recover(timeout=2) as rest, mori.shmem.Shmem(rest) as again:
+        with ctx.recover(timeout=20 if how == "killed" else 4) as rest, mori.shmem.Shmem(rest) as again:
             total = again.zeros((1,), torch.float32)
             again.sum_reduce(total, torch.full((1,), 2.0))
             rest.barrier()
@@ -84,7 +85,7 @@ def test_killed(name: str) -> None:
     for rank in (0, 2):
         error, peer, seconds, total = outcome[rank]
         assert (error, peer) == (PeerLost.__name__, VICTIM)
-        assert seconds < 10  # long before the deadline
+        assert seconds < 20  # long before the deadline
         assert total == [4.0]
 
 
@@ -95,7 +96,7 @@ def test_stopped(name: str) -> None:
         error, peer, seconds, total = outcome[rank]
         assert error == TimeoutError.__name__
         assert peer == (None if name == "wait_for_anybody" else VICTIM)
-        assert 0.9 < seconds < 10
+        assert 1.9 < seconds < 20
         assert total == [4.0]
 
 

@@ -96,6 +96,7 @@ def without_a_peer(rank: int, size: int, uid: bytes) -> float | None:
     ) as ctx:
         shm = mori.shmem.Shmem(ctx)
         shm.barrier()
+        ctx.mesh.barrier()  # nobody is in the other barrier any more
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         start = time.monotonic()
@@ -114,7 +115,7 @@ def without_a_peer(rank: int, size: int, uid: bytes) -> float | None:
 
 def test_a_killed_peer_is_named_and_the_others_go_on() -> None:
     took = run_ranks(without_a_peer, 3, timeout=50, expendable=[1])
-    assert took[1] is None and max(took[0] or 99, took[2] or 99) < 10
+    assert took[1] is None and max(took[0] or 99, took[2] or 99) < 20
 
 
 def only_by_load_and_store(rank: int, size: int, uid: bytes) -> None:
