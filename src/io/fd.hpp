@@ -1,36 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
-//
-// A file descriptor with an owner: closed once, moved but not copied.
 #pragma once
-#include <unistd.h>
-
-#include <utility>
+#include "src/core/fd.hpp"
 
 namespace mori::io {
-
-class Fd {
- public:
-  Fd() = default;
-  explicit Fd(int fd) : fd_(fd) {}
-  Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Fd& operator=(Fd&& other) noexcept {
-    if (this != &other) reset(std::exchange(other.fd_, -1));
-    return *this;
-  }
-  ~Fd() { reset(); }
-
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-  /// Gives the descriptor away.
-  int release() { return std::exchange(fd_, -1); }
-  void reset(int fd = -1) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = fd;
-  }
-
- private:
-  int fd_ = -1;
-};
-
+using core::Fd;
 }  // namespace mori::io

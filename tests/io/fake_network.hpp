@@ -21,18 +21,18 @@
 #include <thread>
 #include <vector>
 
-#include "src/io/backends/rdma/verbs_abi.hpp"
+#include "src/transport/verbs/abi.hpp"
 
-using namespace mori::io::verbs;
+using namespace mori::verbs;
 using Time = std::chrono::steady_clock::time_point;
 using std::chrono::steady_clock;
 
-namespace mori::io::verbs {
+namespace mori::verbs {
 struct Device {
   int index;
   char name[16];
 };
-}  // namespace mori::io::verbs
+}  // namespace mori::verbs
 
 struct FakeMr {
   Mr mr{};

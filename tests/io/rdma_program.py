@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 RUNTIME = ROOT / "src/core/runtime"
 SOURCES = [
     *(p for p in sorted((ROOT / "src/io/backends/rdma").glob("*.cpp")) if p.stem != "rdma"),
+    *sorted((ROOT / "src/transport/verbs").glob("*.cpp")),
     *sorted((ROOT / "src/core/topology").glob("*.cpp")),
     *(RUNTIME / f"{name}.cpp" for name in ("gpu_driver", "cuda_driver", "hip_driver")),
 ]
@@ -46,7 +47,8 @@ def _run(*command: str | Path) -> None:
 
 
 def _folder() -> Path:
-    headers = [*(ROOT / "src/io").rglob("*.hpp"), *(ROOT / "src/core").rglob("*.hpp"), *HERE.glob("*.hpp")]
+    parts = ("src/io", "src/core", "src/transport/verbs")
+    headers = [*(h for part in parts for h in (ROOT / part).rglob("*.hpp")), *HERE.glob("*.hpp")]
     programs = [HERE / f"{name}.cpp" for name in ("fake_verbs", *SCENARIOS, "rdma_vm_main")]
     key = hashlib.sha256(b"".join(p.read_bytes() for p in [*SOURCES, *programs, *sorted(headers)])).hexdigest()[:16]
     return ROOT / "build" / "io_rdma" / key
@@ -69,7 +71,7 @@ def _program(mains: tuple[str, ...], sanitizer: str) -> Path:
         flags = [*FLAGS, *SANITIZE[sanitizer]]
 
         def compile_one(source: Path) -> Path:
-            target = made.parent / f"{source.stem}.o"
+            target = made.parent / f"{source.parent.name}_{source.stem}.o"
             _run(compiler() or "g++", *flags, "-c", source, "-o", target)
             return target
 

@@ -10,7 +10,7 @@
 #include "rdma_pair.hpp"
 
 using namespace pair;
-namespace verbs = mori::io::verbs;
+namespace verbs = mori::verbs;
 
 using Scenarios = std::map<std::string, std::function<void()>>;
 Scenarios carrying();  ///< bytes, and ways that break

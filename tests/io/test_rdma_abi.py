@@ -118,8 +118,8 @@ NUMBERS = {
 
 
 def comparison(numbers: dict[str, str]) -> str:
-    lines = ["#include <infiniband/verbs.h>", '#include "src/io/backends/rdma/verbs_abi.hpp"']
-    lines += ["namespace v = mori::io::verbs;"]
+    lines = ["#include <infiniband/verbs.h>", '#include "src/transport/verbs/abi.hpp"']
+    lines += ["namespace v = mori::verbs;"]
     for ours, theirs in STRUCTS.items():
         lines.append(f'static_assert(sizeof(v::{ours}) == sizeof({theirs}), "size of {ours}");')
         for field in FIELDS.get(ours, "").split():

@@ -12,16 +12,12 @@
 #include <vector>
 
 #include "src/core/topology/topology.hpp"
-#include "src/io/fd.hpp"
 #include "src/io/types.hpp"
+#include "src/transport/verbs/gpu_memory.hpp"
 
 namespace mori::io::rdma {
 
-/// GPU memory as a dma-buf: `offset` is where the region starts in it.
-struct Dmabuf {
-  Fd fd;
-  uint64_t offset = 0;
-};
+using verbs::Dmabuf;
 
 struct Config {
   uint32_t qp_per_transfer = 1;  ///< queue pairs per rail

@@ -5,7 +5,6 @@
 #include <future>
 
 #include "src/core/errors.hpp"
-#include "src/io/backends/rdma/gpu_memory.hpp"
 
 namespace mori::io::rdma {
 namespace {
@@ -27,19 +26,13 @@ LocalMemory::~LocalMemory() {
 }
 
 verbs::Mr* Memory::register_with(Nic& nic, const Region& region, std::string* why) const {
-  if (region.location != Location::gpu) return nic.register_host(region.address, region.bytes, why);
-  // A dma-buf first: it says where in the allocation the region lies, and needs no extra kernel module. Then
-  // the driver's peer memory, which takes GPU addresses like host ones. Whether either works is seen here.
-  std::string first;
-  const auto memory =
-      config_.export_dmabuf ? config_.export_dmabuf(region, &first) : export_dmabuf(region, &first);
-  if (memory) {
-    if (verbs::Mr* mr = nic.register_dmabuf(*memory, region.address, region.bytes, &first)) return mr;
-  }
-  std::string second;
-  if (verbs::Mr* mr = nic.register_host(region.address, region.bytes, &second)) return mr;
-  *why = "GPU memory: " + first + "; as peer memory: " + second;
-  return nullptr;
+  const verbs::Registrar registrar = nic.registrar();
+  if (region.location != Location::gpu) return registrar.host(region.address, region.bytes, why);
+  std::string refusal;
+  const auto memory = config_.export_dmabuf
+                          ? config_.export_dmabuf(region, &refusal)
+                          : verbs::export_dmabuf(region.device, region.address, region.bytes, &refusal);
+  return registrar.gpu(memory, refusal, region.address, region.bytes, why);
 }
 
 std::shared_ptr<const LocalMemory> Memory::attach(const Region& region) {

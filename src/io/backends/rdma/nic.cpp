@@ -13,31 +13,9 @@
 #include <fstream>
 
 #include "src/core/errors.hpp"
-#include "src/io/backends/rdma/gpu_memory.hpp"
 
 namespace mori::io::rdma {
 namespace {
-
-using verbs::Gid;
-
-[[noreturn]] void fail(const std::string& nic, const std::string& what) {
-  throw core::TransportError("rdma: " + nic + ": " + what);
-}
-
-bool is_zero(const Gid& gid) { return gid.words[0] == 0 && gid.words[1] == 0; }
-
-bool is_ipv4(const Gid& gid) {
-  static constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  return std::memcmp(gid.raw, kMapped, sizeof kMapped) == 0;
-}
-
-bool is_link_local(const Gid& gid) { return gid.raw[0] == 0xfe && (gid.raw[1] & 0xc0) == 0x80; }
-
-/// Of GIDs that a RoCE port offers, the higher the better: routable and everywhere configured first.
-int preference(uint32_t type, const Gid& gid) {
-  if (type == verbs::kGidRoceV2) return is_ipv4(gid) ? 5 : is_link_local(gid) ? 3 : 4;
-  return is_ipv4(gid) ? 2 : 1;
-}
 
 void non_blocking(int fd) { ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK); }
 
@@ -53,7 +31,11 @@ int node_of(uint64_t address) {
 
 Nic::Nic(std::shared_ptr<const verbs::Library> library, const std::string& name, uint8_t index,
          const Config& config)
-    : library_(std::move(library)), name_(name), index_(index), wished_gid_(config.gid_index) {
+    : library_(std::move(library)),
+      name_(name),
+      who_("rdma: " + name),
+      index_(index),
+      wished_gid_(config.gid_index) {
   try {
     open(config);
   } catch (...) {
@@ -64,6 +46,8 @@ Nic::Nic(std::shared_ptr<const verbs::Library> library, const std::string& name,
 
 Nic::~Nic() { release(); }
 
+void Nic::fail(const std::string& what) const { throw core::TransportError(who_ + ": " + what); }
+
 void Nic::release() {
   if (pad_ != nullptr) v().dereg_mr(pad_);
   if (passive_cq_ != nullptr) v().destroy_cq(passive_cq_);
@@ -73,138 +57,49 @@ void Nic::release() {
 }
 
 void Nic::open(const Config& config) {
-  int count = 0;
-  verbs::Device** list = v().get_device_list(&count);
-  for (int i = 0; list != nullptr && i < count; ++i) {
-    if (name_ == v().get_device_name(list[i])) context_ = v().open_device(list[i]);
-  }
-  const int error = errno;
-  if (list != nullptr) v().free_device_list(list);
-  if (context_ == nullptr) fail(name_, std::string("cannot be opened: ") + std::strerror(error));
-  if (v().query_device(context_, &limits_) != 0) fail(name_, "does not tell its limits");
-  choose_port(config);
+  context_ = verbs::open_device(v(), name_, who_);
+  if (v().query_device(context_, &limits_) != 0) fail("does not tell its limits");
+  port_ = verbs::choose_port(opened(), limits_, {config.port, config.gid_index, config.mtu});
+  gid_index_ = port_.gid_index;
   pd_ = v().alloc_pd(context_);
   channel_ = v().create_comp_channel(context_);
   passive_cq_ = v().create_cq(context_, 16, nullptr, nullptr, 0);
   if (pd_ == nullptr || channel_ == nullptr || passive_cq_ == nullptr) {
-    fail(name_, std::string("no protection domain, channel or completion queue: ") + std::strerror(errno));
+    fail(std::string("no protection domain, channel or completion queue: ") + std::strerror(errno));
   }
   non_blocking(channel_->fd);
   non_blocking(context_->async_fd);
   pad_ = v().reg_mr(pd_, pad_bytes_.data(), sizeof pad_bytes_, verbs::kLocalWrite | verbs::kRemoteWrite);
   if (pad_ == nullptr) {
-    fail(name_, std::string("cannot register 64 bytes: ") + std::strerror(errno) +
-                    " (is the limit of locked memory, ulimit -l, too low?)");
+    fail(std::string("cannot register 64 bytes: ") + std::strerror(errno) +
+         " (is the limit of locked memory, ulimit -l, too low?)");
   }
-}
-
-void Nic::choose_port(const Config& config) {
-  const unsigned ports = std::max<unsigned>(limits_.phys_port_cnt, 1);
-  if (config.port > ports) {
-    fail(name_, "port " + std::to_string(config.port) + " does not exist, it has " + std::to_string(ports));
-  }
-  verbs::PortAttr attr{};
-  bool found = false;
-  for (unsigned p = 1; p <= ports && !found; ++p) {
-    if (config.port != 0 && p != config.port) continue;
-    verbs::PortAttr candidate{};
-    if (v().query_port(context_, uint8_t(p), &candidate) != 0) continue;
-    if (config.port == 0 && candidate.state != verbs::kPortActive) continue;
-    port_ = uint8_t(p);
-    attr = candidate;
-    found = true;
-  }
-  if (!found || attr.state != verbs::kPortActive) fail(name_, "no active port");
-  if (attr.max_msg_sz != 0) max_message_ = std::max<uint64_t>(attr.max_msg_sz, 4096);
-  choose_gid(config, attr);
-  uint8_t mtu = uint8_t(std::clamp<int>(attr.active_mtu, verbs::kMtu256, verbs::kMtu4096));
-  if (config.mtu != 0) mtu = std::min<uint8_t>(mtu, uint8_t(std::bit_width(config.mtu) - 8));
-  address_.mtu = mtu;
-  address_.layer = attr.link_layer;
-  address_.lid = attr.lid;
-}
-
-uint32_t Nic::gid_type(unsigned index, const Gid& gid) const {
-  if (v().query_gid_ex != nullptr) {
-    verbs::GidEntry entry{};
-    if (v().query_gid_ex(context_, port_, index, &entry, 0, sizeof entry) == 0) return entry.gid_type;
-  }
-  std::ifstream file("/sys/class/infiniband/" + name_ + "/ports/" + std::to_string(port_) +
-                     "/gid_attrs/types/" + std::to_string(index));
-  std::string text;
-  std::getline(file, text);
-  if (text.find("v2") != std::string::npos) return verbs::kGidRoceV2;
-  return is_ipv4(gid) && text.empty() ? verbs::kGidRoceV2 : verbs::kGidRoceV1;
-}
-
-void Nic::choose_gid(const Config& config, const verbs::PortAttr& port) {
-  const int entries = std::min(port.gid_tbl_len, 256);
-  if (config.gid_index >= 0) {
-    if (config.gid_index >= port.gid_tbl_len ||
-        v().query_gid(context_, port_, config.gid_index, &address_.gid) != 0 || is_zero(address_.gid)) {
-      fail(name_, "gid_index " + std::to_string(config.gid_index) + " is empty or does not exist");
-    }
-    gid_index_ = uint8_t(config.gid_index);
-    return;
-  }
-  int best = 0, index = 0;
-  Gid address{};
-  for (int i = 0; i < entries; ++i) {
-    Gid gid{};
-    if (v().query_gid(context_, port_, i, &gid) != 0 || is_zero(gid)) continue;
-    const int worth =
-        port.link_layer == verbs::kLayerEthernet ? preference(gid_type(unsigned(i), gid), gid) : 1;
-    if (worth <= best) continue;
-    best = worth;
-    index = i;
-    address = gid;
-  }
-  if (best == 0) fail(name_, "its port has no address (GID): give its network interface an IP address");
-  address_.gid = address;
-  gid_index_ = uint8_t(index);  // at once: others connect with it meanwhile
 }
 
 Address Nic::address() {
   std::lock_guard lock(address_mutex_);
-  if (dead) fail(name_, "the NIC failed");
+  if (dead) fail("the NIC failed");
   verbs::PortAttr attr{};
-  if (v().query_port(context_, port_, &attr) != 0 || attr.state != verbs::kPortActive) {
-    fail(name_, "its port is down");
+  if (v().query_port(context_, port_.number, &attr) != 0 || attr.state != verbs::kPortActive) {
+    fail("its port is down");
   }
-  Gid same{};
-  if (v().query_gid(context_, port_, gid_index_, &same) != 0 || same.words[0] != address_.gid.words[0] ||
-      same.words[1] != address_.gid.words[1]) {
-    Config again;
-    again.gid_index = wished_gid_;
-    choose_gid(again, attr);
+  verbs::Gid same{};
+  const verbs::Gid& known = port_.address.gid;
+  if (v().query_gid(context_, port_.number, gid_index_, &same) != 0 || same.words[0] != known.words[0] ||
+      same.words[1] != known.words[1]) {
+    verbs::choose_gid(opened(), attr, wished_gid_, port_);
+    gid_index_ = port_.gid_index;  // at once: others connect with it meanwhile
   }
-  address_.lid = attr.lid;
-  return address_;
+  port_.address.lid = attr.lid;
+  return port_.address;
 }
 
-verbs::Mr* Nic::register_host(uint64_t address, uint64_t bytes, std::string* why) {
-  // No REMOTE_ATOMIC: nothing here needs it, and some NICs refuse memory that asks for it.
-  constexpr int kAccess = verbs::kLocalWrite | verbs::kRemoteWrite | verbs::kRemoteRead;
-  errno = 0;
-  verbs::Mr* mr = v().reg_mr(pd_, reinterpret_cast<void*>(address), bytes, kAccess);
-  if (mr == nullptr) {
-    const int error = errno;
-    *why = name_ + ": " + std::strerror(error);
-    if (error == ENOMEM) *why += " (is the limit of locked memory, ulimit -l, too low?)";
-  }
-  return mr;
+verbs::Port Nic::end(const Address& address) const {
+  return {.number = port(), .gid_index = gid_index(), .max_message = max_message(), .address = address};
 }
 
-verbs::Mr* Nic::register_dmabuf(const Dmabuf& memory, uint64_t address, uint64_t bytes, std::string* why) {
-  if (v().reg_dmabuf_mr == nullptr) {
-    *why = name_ + ": this libibverbs knows no dma-buf";
-    return nullptr;
-  }
-  constexpr int kAccess = verbs::kLocalWrite | verbs::kRemoteWrite | verbs::kRemoteRead;
-  errno = 0;
-  verbs::Mr* mr = v().reg_dmabuf_mr(pd_, memory.offset, bytes, address, memory.fd.get(), kAccess);
-  if (mr == nullptr) *why = name_ + ": dma-buf refused: " + std::strerror(errno);
-  return mr;
+verbs::Registrar Nic::registrar() const {
+  return {v(), pd_, verbs::kLocalWrite | verbs::kRemoteWrite | verbs::kRemoteRead, name_};
 }
 
 // ---- all of them ---------------------------------------------------------------------------------------
@@ -237,7 +132,7 @@ std::vector<std::string> Nics::order(const Region& region) const {
   std::vector<std::string> ranked;
   try {
     if (region.location == Location::gpu) {
-      const std::string bus = gpu_bus_id(region.device);
+      const std::string bus = verbs::gpu_bus_id(region.device);
       for (size_t g = 0; g < topology_.gpus.size(); ++g) {
         if (bus.empty() ? g != size_t(region.device) : topology_.gpus[g].pci != bus) continue;
         const std::string own = core::assign_nics(topology_, config_.devices)[g];

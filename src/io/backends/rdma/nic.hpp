@@ -12,8 +12,9 @@
 #include <vector>
 
 #include "src/io/backends/rdma/config.hpp"
-#include "src/io/backends/rdma/verbs.hpp"
 #include "src/io/backends/rdma/wire.hpp"
+#include "src/transport/verbs/memory.hpp"
+#include "src/transport/verbs/port.hpp"
 
 namespace mori::io::rdma {
 
@@ -28,33 +29,36 @@ class Nic {
 
   const verbs::Library& v() const { return *library_; }
   const std::string& name() const { return name_; }
+  const std::string& who() const { return who_; }  ///< for messages
   uint8_t index() const { return index_; }
   verbs::Context* context() const { return context_; }
   verbs::Pd* pd() const { return pd_; }
   verbs::Channel* channel() const { return channel_; }
   verbs::Cq* passive_cq() const { return passive_cq_; }
   const verbs::DeviceAttr& limits() const { return limits_; }
-  uint64_t max_message() const { return max_message_; }
-  uint8_t port() const { return port_; }
+  uint64_t max_message() const { return port_.max_message; }
+  uint8_t port() const { return port_.number; }
   /// Asks the port again: addresses change with links. Throws TransportError while it is down.
   Address address();
   uint8_t gid_index() const { return gid_index_; }
+  /// Where it is reached, as `address` said it.
+  verbs::Port end(const Address& address) const;
   verbs::Mr* pad() const { return pad_; }
 
-  verbs::Mr* register_host(uint64_t address, uint64_t bytes, std::string* why);
-  verbs::Mr* register_dmabuf(const Dmabuf& memory, uint64_t address, uint64_t bytes, std::string* why);
+  /// Without REMOTE_ATOMIC: nothing here needs it, and some NICs refuse memory that asks for it.
+  verbs::Registrar registrar() const;
 
   std::atomic<bool> dead{false};  ///< the device said so: never used again
 
  private:
+  [[noreturn]] void fail(const std::string& what) const;
   void release();
   void open(const Config& config);
-  void choose_port(const Config& config);
-  void choose_gid(const Config& config, const verbs::PortAttr& port);
-  uint32_t gid_type(unsigned index, const verbs::Gid& gid) const;
+  verbs::Opened opened() const { return {*library_, context_, name_, who_}; }
 
   const std::shared_ptr<const verbs::Library> library_;
   const std::string name_;
+  const std::string who_;  ///< for messages
   const uint8_t index_;
   const int wished_gid_;
   verbs::Context* context_ = nullptr;
@@ -64,11 +68,9 @@ class Nic {
   verbs::Mr* pad_ = nullptr;
   alignas(64) std::array<uint64_t, 8> pad_bytes_{};
   verbs::DeviceAttr limits_{};
-  uint64_t max_message_ = 1 << 20;
-  uint8_t port_ = 1;
+  verbs::Port port_;  ///< its GID, address and LID: under the mutex
   std::mutex address_mutex_;
   std::atomic<uint8_t> gid_index_{0};
-  Address address_;
 };
 
 /// The NICs that an engine may use.

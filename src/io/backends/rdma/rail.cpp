@@ -10,20 +10,15 @@
 #include <thread>
 
 #include "src/io/errors.hpp"
+#include "src/transport/verbs/connect.hpp"
 
 namespace mori::io::rdma {
 namespace {
 
 constexpr size_t kMaxRailsPerPeer = 64;
 constexpr uint32_t kSpareCompletions = 16;
-constexpr int kInitMask = verbs::kMaskState | verbs::kMaskPkeyIndex | verbs::kMaskPort | verbs::kMaskAccess;
-constexpr int kReceiveMask = verbs::kMaskState | verbs::kMaskPath | verbs::kMaskPathMtu | verbs::kMaskDestQp |
-                             verbs::kMaskRqPsn | verbs::kMaskServeDepth | verbs::kMaskMinRnrTimer;
-constexpr int kSendMask = verbs::kMaskState | verbs::kMaskTimeout | verbs::kMaskRetry | verbs::kMaskRnrRetry |
-                          verbs::kMaskSqPsn | verbs::kMaskReadDepth;
-
 [[noreturn]] void fail(const Nic& nic, const std::string& what, int error) {
-  throw core::TransportError("rdma: " + nic.name() + ": " + what + ": " + std::strerror(error));
+  throw core::TransportError(nic.who() + ": " + what + ": " + std::strerror(error));
 }
 
 uint32_t random_psn() {
@@ -34,53 +29,27 @@ uint32_t random_psn() {
 uint8_t read_depth(const Nic& nic) { return uint8_t(std::clamp(nic.limits().max_qp_init_rd_atom, 1, 16)); }
 uint8_t serve_depth(const Nic& nic) { return uint8_t(std::clamp(nic.limits().max_qp_rd_atom, 1, 16)); }
 
-void to_init(const Nic& nic, verbs::Qp* qp, int access) {
-  verbs::QpAttr attr{};
-  attr.qp_state = verbs::kInit;
-  attr.port_num = nic.port();
-  attr.qp_access_flags = unsigned(access);
-  if (const int error = nic.v().modify_qp(qp, &attr, kInitMask)) fail(nic, "queue pair to INIT", error);
-}
-
-struct Join {
+struct Ends {
   Address mine, theirs;
   QueueEnd local, remote;
   uint8_t reads = 1;   ///< this side's, in flight
   uint8_t serves = 1;  ///< the peer's
 };
 
-void to_ready(const Nic& nic, verbs::Qp* qp, const Join& join, const Config& config) {
-  verbs::QpAttr attr{};
-  attr.qp_state = verbs::kReadyToReceive;
-  attr.path_mtu = std::min(join.mine.mtu, join.theirs.mtu);
-  attr.dest_qp_num = join.remote.number;
-  attr.rq_psn = join.remote.psn;
-  attr.max_dest_rd_atomic = join.serves;
-  attr.min_rnr_timer = 12;
-  verbs::AddressHandle& path = attr.ah_attr;
-  // Within an InfiniBand subnet a LID is enough; between subnets and on Ethernet the GID leads.
-  path.is_global =
-      join.mine.layer == verbs::kLayerEthernet || join.mine.gid.words[0] != join.theirs.gid.words[0];
-  path.grh.dgid = join.theirs.gid;
-  path.grh.sgid_index = nic.gid_index();
-  path.grh.hop_limit = 64;
-  path.grh.traffic_class = config.traffic_class;
-  path.dlid = join.theirs.lid;
-  path.sl = config.service_level;
-  path.port_num = nic.port();
-  if (const int error = nic.v().modify_qp(qp, &attr, kReceiveMask)) {
-    fail(nic, "queue pair to READY TO RECEIVE from " + verbs::gid_text(join.theirs.gid), error);
-  }
-  attr = {};
-  attr.qp_state = verbs::kReadyToSend;
-  attr.timeout = config.timeout;
-  attr.retry_cnt = config.retry_count;
-  attr.rnr_retry = 6;
-  attr.sq_psn = join.local.psn;
-  attr.max_rd_atomic = join.reads;
-  if (const int error = nic.v().modify_qp(qp, &attr, kSendMask)) {
-    fail(nic, "queue pair to READY TO SEND", error);
-  }
+void to_ready(const Nic& nic, verbs::Qp* qp, const Ends& ends, const Config& config) {
+  verbs::to_ready(nic.v(), qp,
+                  {.mine = nic.end(ends.mine),
+                   .theirs = ends.theirs,
+                   .remote_number = ends.remote.number,
+                   .local_psn = ends.local.psn,
+                   .remote_psn = ends.remote.psn,
+                   .reads = ends.reads,
+                   .serves = ends.serves,
+                   .traffic_class = config.traffic_class,
+                   .service_level = config.service_level,
+                   .timeout = config.timeout,
+                   .retry_count = config.retry_count},
+                  nic.who());
 }
 
 }  // namespace
@@ -128,7 +97,7 @@ void Rail::make_queue(Queue& queue, uint32_t depth, const Config& config) {
       queue.depth = room;
       queue.psn = random_psn();
       queue.ring.resize(std::bit_ceil(room));
-      to_init(nic, queue.qp, 0);
+      verbs::to_init(nic.v(), queue.qp, nic.port(), 0, nic.who());
       return;
     }
   }
@@ -261,7 +230,7 @@ RailEnd PassiveRails::open(Nic& nic, const Peer& peer, const RailEnd& wished) {
     if (qp == nullptr) fail(nic, "no queue pair for " + peer.engine(), errno);
     end->queues.push_back(qp);
     const QueueEnd mine{qp->qp_num, random_psn()};
-    to_init(nic, qp, verbs::kRemoteWrite | verbs::kRemoteRead);
+    verbs::to_init(nic.v(), qp, nic.port(), verbs::kRemoteWrite | verbs::kRemoteRead, nic.who());
     to_ready(nic, qp,
              {answer.address, wished.address, mine, theirs, 1, std::max<uint8_t>(answer.read_depth, 1)},
              config_);

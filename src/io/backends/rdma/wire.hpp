@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "src/io/backends/rdma/verbs_abi.hpp"
+#include "src/transport/verbs/port.hpp"
 
 namespace mori::io::rdma {
 
@@ -18,17 +18,7 @@ inline constexpr size_t kMaxNics = 16;  ///< of one engine
 inline constexpr size_t kMaxQueuesPerRail = 32;
 inline constexpr size_t kMaxWords = 512;  ///< of a name or a reason
 
-/// How a port is reached.
-struct Address {
-  verbs::Gid gid{};
-  uint16_t lid = 0;
-  uint8_t layer = 0;  ///< verbs::LinkLayer
-  uint8_t mtu = 0;    ///< verbs::Mtu
-  bool operator==(const Address& o) const {
-    return gid.words[0] == o.gid.words[0] && gid.words[1] == o.gid.words[1] && lid == o.lid &&
-           layer == o.layer && mtu == o.mtu;
-  }
-};
+using verbs::Address;
 
 /// A NIC that a region is registered with.
 struct NicCard {

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
-#include "src/io/backends/rdma/gpu_memory.hpp"
+#include "src/transport/verbs/gpu_memory.hpp"
 
 #include <dlfcn.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #include "src/core/runtime/gpu_driver.hpp"
 
-namespace mori::io::rdma {
+namespace mori::verbs {
 namespace {
 
 using core::GpuDriver;
@@ -47,7 +47,8 @@ class Current {
   bool ok_ = false;
 };
 
-std::optional<Dmabuf> export_cuda(const GpuDriver& d, const Region& region, std::string* why) {
+std::optional<Dmabuf> export_cuda(const GpuDriver& d, int device, uint64_t address, uint64_t length,
+                                  std::string* why) {
   using Export = int(void* handle, uint64_t address, size_t bytes, int type, unsigned long long flags);
   void* library = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
   auto* get = library == nullptr
@@ -57,27 +58,26 @@ std::optional<Dmabuf> export_cuda(const GpuDriver& d, const Region& region, std:
     *why = "this CUDA driver exports no dma-buf (11.7 or later does)";
     return std::nullopt;
   }
-  const Current current(d, region.device);
+  const Current current(d, device);
   uint64_t base = 0;
   size_t bytes = 0;
-  if (!current.ok() || d.address_range(&base, &bytes, region.address) != 0 ||
-      region.address + region.bytes > base + bytes) {
-    *why = "the address is not within one allocation of GPU " + std::to_string(region.device);
+  if (!current.ok() || d.address_range(&base, &bytes, address) != 0 || address + length > base + bytes) {
+    *why = "the address is not within one allocation of GPU " + std::to_string(device);
     return std::nullopt;
   }
   const uint64_t page = uint64_t(::sysconf(_SC_PAGESIZE));
-  const uint64_t start = region.address & ~(page - 1);
-  const uint64_t end = (region.address + region.bytes + page - 1) & ~(page - 1);
+  const uint64_t start = address & ~(page - 1);
+  const uint64_t end = (address + length + page - 1) & ~(page - 1);
   int fd = -1;
   const int status = get(&fd, start, end - start, kRangeHandleDmabuf, 0);
   if (status != 0) {
     *why = "dma-buf export: " + d.error_text(status);
     return std::nullopt;
   }
-  return Dmabuf{Fd(fd), region.address - start};
+  return Dmabuf{core::Fd(fd), address - start};
 }
 
-std::optional<Dmabuf> export_hip(const Region& region, std::string* why) {
+std::optional<Dmabuf> export_hip(uint64_t address, uint64_t length, std::string* why) {
   using Export = int(const void* address, size_t bytes, int* fd, uint64_t* offset);
   void* library = ::dlopen("libhsa-runtime64.so.1", RTLD_NOW | RTLD_LOCAL);
   auto* get = library == nullptr
@@ -89,23 +89,24 @@ std::optional<Dmabuf> export_hip(const Region& region, std::string* why) {
   }
   int fd = -1;
   uint64_t offset = 0;
-  const int status = get(reinterpret_cast<const void*>(region.address), region.bytes, &fd, &offset);
+  const int status = get(reinterpret_cast<const void*>(address), length, &fd, &offset);
   if (status != 0) {
     *why = "dma-buf export: HSA status " + std::to_string(status);
     return std::nullopt;
   }
-  return Dmabuf{Fd(fd), offset};
+  return Dmabuf{core::Fd(fd), offset};
 }
 
 }  // namespace
 
-std::optional<Dmabuf> export_dmabuf(const Region& region, std::string* why) {
+std::optional<Dmabuf> export_dmabuf(int device, uint64_t address, uint64_t bytes, std::string* why) {
   const GpuDriver* d = driver();
   if (d == nullptr) {
     *why = "no GPU driver";
     return std::nullopt;
   }
-  return d->kind == Kind::cuda ? export_cuda(*d, region, why) : export_hip(region, why);
+  return d->kind == Kind::cuda ? export_cuda(*d, device, address, bytes, why)
+                               : export_hip(address, bytes, why);
 }
 
 std::string gpu_bus_id(int device) {
@@ -117,4 +118,4 @@ std::string gpu_bus_id(int device) {
   return bus;
 }
 
-}  // namespace mori::io::rdma
+}  // namespace mori::verbs

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// The part of the verbs interface that this backend uses, declared by ourselves: a build needs no RDMA
+// The part of the verbs interface that we use, declared by ourselves: a build needs no RDMA
 // package, and every machine gives the same wheel. Layouts and numbers are those that libibverbs.so.1 keeps
 // by binary compatibility (symbol version IBVERBS_1.1 and later). tests/io/test_rdma_abi.py compares each
 // size, offset and number here with infiniband/verbs.h where that is installed.
@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace mori::io::verbs {
+namespace mori::verbs {
 
 struct Context;
 struct Device;
@@ -329,4 +329,4 @@ struct Context {
   void* abi_compat;
 };
 
-}  // namespace mori::io::verbs
+}  // namespace mori::verbs

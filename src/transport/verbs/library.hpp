@@ -7,9 +7,9 @@
 #include <memory>
 #include <string>
 
-#include "src/io/backends/rdma/verbs_abi.hpp"
+#include "src/transport/verbs/abi.hpp"
 
-namespace mori::io::verbs {
+namespace mori::verbs {
 
 struct Library {
   Device** (*get_device_list)(int* count);
@@ -57,4 +57,4 @@ inline unsigned mtu_bytes(int mtu) { return 128u << mtu; }
 /// "10.8.0.1" for an IPv4-mapped one, else eight groups of hex digits.
 std::string gid_text(const Gid& gid);
 
-}  // namespace mori::io::verbs
+}  // namespace mori::verbs

@@ -1,6 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
-#include "src/io/backends/rdma/verbs.hpp"
+#include "src/transport/verbs/library.hpp"
 
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -9,7 +9,7 @@
 
 #include "src/core/runtime/gpu_driver.hpp"
 
-namespace mori::io::verbs {
+namespace mori::verbs {
 
 std::shared_ptr<const Library> load(const std::string& path, std::string* why) {
   const char* name = path.empty() ? "libibverbs.so.1" : path.c_str();
@@ -130,4 +130,4 @@ std::string gid_text(const Gid& gid) {
   return text;
 }
 
-}  // namespace mori::io::verbs
+}  // namespace mori::verbs
