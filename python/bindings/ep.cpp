@@ -42,19 +42,23 @@ void bind_ep(py::module_& module) {
                        uint32_t num_experts, uint32_t topk, uint32_t max_tokens, uint32_t scale_bytes,
                        uint32_t live_results, mori::EpPlacement placement, uint32_t experts_per_rank,
                        uint32_t expert_capacity, uint64_t grouped_slots, uint32_t alignment,
-                       const Convert& convert, bool zero_padding) {
-             return Config{row_bytes,     combine_row_bytes, capacity,
-                           world_size,    num_experts,       topk,
-                           max_tokens,    scale_bytes,       live_results,
-                           placement,     experts_per_rank,  expert_capacity,
-                           grouped_slots, alignment,         convert,
-                           zero_padding};
+                       const Convert& convert, bool zero_padding, bool guarded) {
+             return Config{row_bytes,        combine_row_bytes,
+                           capacity,         world_size,
+                           num_experts,      topk,
+                           max_tokens,       scale_bytes,
+                           live_results,     placement,
+                           experts_per_rank, expert_capacity,
+                           grouped_slots,    alignment,
+                           convert,          zero_padding,
+                           guarded};
            }),
            py::kw_only(), py::arg("row_bytes"), py::arg("combine_row_bytes"), py::arg("capacity"),
            py::arg("world_size"), py::arg("num_experts"), py::arg("topk"), py::arg("max_tokens"),
            py::arg("scale_bytes"), py::arg("live_results"), py::arg("placement") = mori::EpPlacement::rank,
            py::arg("experts_per_rank") = 0, py::arg("expert_capacity") = 0, py::arg("grouped_slots") = 0,
-           py::arg("alignment") = 1, py::arg("convert") = Convert{}, py::arg("zero_padding") = false)
+           py::arg("alignment") = 1, py::arg("convert") = Convert{}, py::arg("zero_padding") = false,
+           py::arg("guarded") = false)
       .def_property_readonly("fan", &Config::fan)
       .def_property_readonly("slots", &Config::slots);
 
@@ -84,6 +88,9 @@ void bind_ep(py::module_& module) {
       .def_readonly("counts", &mori::EpRoutingAddress::counts)
       .def_readonly("offsets", &mori::EpRoutingAddress::offsets)
       .def_readonly("routes", &mori::EpRoutingAddress::routes);
+  py::class_<Guard>(module, "EpGuard")
+      .def_readonly("behind", &Guard::behind)
+      .def_readonly("offset", &Guard::offset);
   py::class_<Layout>(module, "EpLayout")
       .def_readonly("signal_bytes", &Layout::signal_bytes)
       .def_readonly("heap_bytes", &Layout::heap_bytes)
@@ -93,7 +100,14 @@ void bind_ep(py::module_& module) {
       .def_readonly("receive_buffers", &Layout::receive_buffers)
       .def_readonly("slots", &Layout::slots)
       .def_readonly("scale", &Layout::scale)
-      .def_readonly("routing", &Layout::routing);
+      .def_readonly("routing", &Layout::routing)
+      .def_readonly("guards", &Layout::guards)
+      .def_readonly("receive_guards", &Layout::receive_guards)
+      .def_readonly("stamps", &Layout::stamps)
+      .def_readonly("combine_bytes", &Layout::combine_bytes)
+      .def_readonly("combine_buffers", &Layout::combine_buffers)
+      .def_property_readonly("combine_rows", [](const Layout& l) { return l.shared.combine_rows; });
+  module.attr("EP_GUARD_BYTES") = kGuardBytes;
   module.attr("EP_SEND") = mori::kEpSend;
   module.attr("EP_RECEIVE") = mori::kEpReceive;
   module.attr("EP_MAX_BLOCKS") = mori::kEpMaxBlocks;

@@ -14,6 +14,7 @@ from mori.context import Context
 from mori.ep import _autograd, _ops
 from mori.ep._calls import Call, CombineCall, DispatchCall
 from mori.ep._check import check_tensor
+from mori.ep._debug import Inspector
 from mori.ep._experts import CopyChooser, Placement, place
 from mori.ep._leases import Leases
 from mori.ep._plan import Plan, make_plan, value_types
@@ -50,7 +51,7 @@ class Dispatcher:
     expert_map: for each expert the rank that holds it, or the ranks that hold a copy each (default: contiguous blocks,
         the first num_experts % world_size ranks one larger).
     count_load: count every rank's selections of each expert on the device, see `load`.
-    debug: poison receive buffers and refuse tensors that were given back (default: as the context).
+    debug: look for mistakes: poison, guards, stamps of rows, see docs/ep_debug.md (default: as the context).
     blocks, warps: launch shape, 0 = chosen.
 
     Collective; arguments are compared between ranks. One stream at a time may use a dispatcher.
@@ -99,12 +100,14 @@ class Dispatcher:
         for name, value in (("blocks", blocks), ("warps", warps)):
             _launch_number(name, value)
         self.debug = ctx.debug if debug is None else bool(debug)
-        config = self.plan.core(ctx.world_size)
+        config = self.plan.core(ctx.world_size, guarded=self.debug)
         self._layout = _core.ep_layout(config)
-        check_same(ctx.mesh, "mori.ep.Dispatcher", self.plan.digest(), timeout=ctx.timeout)
+        check_same(ctx.mesh, "mori.ep.Dispatcher", self.plan.digest() | {"debug": str(self.debug)}, timeout=ctx.timeout)
         # The signals must be 0 before a peer can raise them; only the head of the memory holds any.
         self._memory = ctx.heap.allocate(self._layout.heap_bytes, purpose="mori.ep.Dispatcher")
         ctx.heap.core.fill(self._memory.offset, 0, self._layout.signal_bytes)
+        self._leases = Leases(ctx, self._memory, self._layout, live_results)
+        self._inspector = Inspector(ctx, self.plan, self._layout, self._memory, self._leases) if self.debug else None
         ctx.mesh.barrier("mori.ep.Dispatcher", timeout=ctx.timeout)
         self._core: Any = _core.EpDispatcher(
             ctx.core,
@@ -114,7 +117,6 @@ class Dispatcher:
             blocks=blocks or ctx.default_blocks,
             warps=warps,
         )
-        self._leases = Leases(ctx, self._memory, self._layout, live_results)
         self.placement: Placement = self.plan.placement
         self.chooser: CopyChooser | None = None
         if self.placement.replicated:
@@ -124,7 +126,7 @@ class Dispatcher:
         self._load: torch.Tensor | None = None
         if count_load:
             self._load = torch.zeros(len(self.placement.copy_rank), dtype=torch.int64, device=ctx.device)
-        self.map_generation = 0
+        self.map_generation = self._dispatched = 0
         self._open: dict[type[Call], Call] = {}
         self._id_types = (torch.int32, torch.int64)
         self._values = value_types()
@@ -355,6 +357,13 @@ class Dispatcher:
         self._core.start_at(max(c[0] for c in counted), max(c[1] for c in counted))
         self.ctx.barrier()
 
+    def check_memory(self) -> None:
+        """Debug mode: raises MoriError naming the parts of this rank's memory behind which somebody wrote. On the CPU
+        every call ends with it; on a GPU it waits for the stream."""
+        if self._inspector is None:
+            raise ConfigError("check_memory: the dispatcher was made with debug=False, or is closed")
+        self._inspector.check_memory()
+
     # -- handles
 
     def handle(self, data: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor | None) -> RoutingHandle:
@@ -384,7 +393,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Gives the memory back once all ranks have closed and all results are dropped. Local."""
-        self._core = None
+        self._core = self._inspector = None
 
     def __enter__(self) -> Dispatcher:
         return self
@@ -437,6 +446,8 @@ class Dispatcher:
             copies = self.chooser.copies(topk_ids)
         data = torch.empty(self.routing_bytes, dtype=torch.uint8, device=self.ctx.device)
         handle = RoutingHandle(self, data, topk_ids, topk_weights, copies)
+        self._dispatched += 1
+        handle.root = self._dispatched if routing is None else routing.root
         lease = self._leases.take(poison=self.debug)
         self._leases.bind(lease, handle)
         received = Received(self, lease.tensor, handle, lease.release, lease.valid)
@@ -507,12 +518,17 @@ class Dispatcher:
 
     def launch(self, call: Call, phases: int) -> None:
         """Runs a call, or half of one. What it raises leaves memory and handles as if it had not been made."""
-        if phases == _core.EP_SEND:
-            self._open[type(call)] = call
+        inspector = self._inspector
         try:
+            if inspector is not None and phases & _core.EP_SEND:
+                inspector.before(call, self._core)
+            if phases == _core.EP_SEND:
+                self._open[type(call)] = call
             call.launch(self._core, self.ctx.stream(), phases, self._values)
             if self.ctx.synchronous:
                 self.ctx.check()
+            if inspector is not None and phases & _core.EP_RECEIVE:
+                inspector.after(call, self._core)
         except MoriError:
             call.failed()  # whoever holds the error would hold its frames, and in them the result
             raise

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What a buffer is filled with in debug mode before rows come: NaN in every floating type that can be received.
 POISON = 0xFF
+#: Of the bytes behind parts of a buffer that nobody may write, in debug mode.
+GUARD = 0xA5
 
 
 class Lease:
@@ -68,6 +70,8 @@ class Leases:
         weakref.finalize(tensor.untyped_storage(), self.give_back, index, generation)
         if poison:
             tensor.fill_(POISON)
+            for guard in self._layout.receive_guards:
+                tensor[guard.offset : guard.offset + _core.EP_GUARD_BYTES].fill_(GUARD)
         return Lease(self, index, tensor)
 
     def bind(self, lease: Lease, routing: RoutingHandle) -> None:
@@ -77,6 +81,13 @@ class Leases:
         """Where the buffer lies that the dispatch of this handle filled; 0 if it was given back since."""
         index, generation, address = self._of_routing.get(routing, (0, -1, 0))
         return address if self.lent(index, generation) else 0
+
+    def routing_at(self, address: int) -> RoutingHandle | None:
+        """The handle of the dispatch in whose result an address lies."""
+        for routing, (index, generation, start) in list(self._of_routing.items()):
+            if start <= address < start + int(self._layout.receive_bytes) and self.lent(index, generation):
+                return routing
+        return None
 
     def release_of(self, routing: RoutingHandle) -> None:
         """Releases the buffer of the dispatch that made this handle, if it is still lent to it."""

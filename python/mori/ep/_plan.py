@@ -45,8 +45,8 @@ class Plan:
     zero_padding: bool
     placement: Placement
 
-    def core(self, world_size: int) -> _core.EpConfig:
-        """The same for the C++ side."""
+    def core(self, world_size: int, *, guarded: bool = False) -> _core.EpConfig:
+        """The same for the C++ side; with room for guards and stamps in debug mode."""
         import torch
 
         scale_bytes = 0
@@ -79,6 +79,7 @@ class Plan:
             alignment=self.align,
             convert=convert,
             zero_padding=self.zero_padding,
+            guarded=guarded,
         )
 
     def digest(self) -> dict[str, Any]:

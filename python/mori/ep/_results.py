@@ -39,6 +39,10 @@ class RoutingHandle:
         self.data = data
         self.topk_ids = topk_ids
         self.topk_weights = topk_weights
+        #: Number of the dispatch that asked for these routes, None where only its tensors are known.
+        self.root: int | None = None
+        #: Of `data` after the dispatch, in debug mode.
+        self.digest: int | None = None
         #: What the kernels take for topk_ids: the chosen copies, where experts have several.
         self.copies = topk_ids if copies is None else copies
 

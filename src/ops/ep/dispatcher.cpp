@@ -40,6 +40,12 @@ struct Walk {  // hands out aligned ranges one after the other
     end = (end + bytes + kAlign - 1) / kAlign * kAlign;
     return start;
   }
+  /// The same with a guard behind it.
+  uint64_t take(uint64_t bytes, const char* name, std::vector<Guard>* guards) {
+    const uint64_t start = take(bytes);
+    if (guards != nullptr && bytes != 0) guards->push_back({name, take(kGuardBytes)});
+    return start;
+  }
 };
 
 // FNV-1a over what must be equal on all ranks in a call.
@@ -158,20 +164,24 @@ Layout make_layout(const Config& c) {
   l.shared.combine_announcements = heap.take(2 * 8 * ranks);
   l.shared.combine_flags = heap.take(2 * 8 * combined_rows);
   l.signal_bytes = heap.end;
+  std::vector<Guard>* guards = c.guarded ? &l.guards : nullptr;
+  if (c.guarded) l.guards.push_back({"the signals", heap.take(kGuardBytes)});
   l.combine_bytes = combined_rows * c.combine_row_bytes;
   l.combine_buffers = 2 * l.combine_bytes <= kTwoBuffersBytes ? 2 : 1;
-  l.shared.combine_rows = heap.take(l.combine_buffers * l.combine_bytes);
+  l.shared.combine_rows = heap.take(l.combine_buffers * l.combine_bytes, "the combine buffers", guards);
+  if (c.guarded) l.stamps = heap.take(2 * 8 * (1 + uint64_t(c.max_tokens)), "the stamps", guards);
   uint64_t scale_bytes = 0;
   l.slots = c.slots();
   l.scale = make_scales(c, &scale_bytes);
   Walk buffer;
-  l.receive.rows = buffer.take(l.slots * c.row_bytes);
-  l.receive.ids = buffer.take(c.capacity * c.topk * 8);
-  l.receive.weights = buffer.take(c.capacity * c.topk * 4);
-  l.receive.scales = buffer.take(scale_bytes);
-  l.receive.sources = buffer.take(c.capacity * 8);
-  l.receive.routes = buffer.take(c.by_expert() ? c.capacity * c.topk * 4 : 0);
-  l.receive.ranges = buffer.take(c.by_expert() ? 8 * ranks * kEpMaxChunks : 0);
+  guards = c.guarded ? &l.receive_guards : nullptr;
+  l.receive.rows = buffer.take(l.slots * c.row_bytes, "x", guards);
+  l.receive.ids = buffer.take(c.capacity * c.topk * 8, "topk_ids", guards);
+  l.receive.weights = buffer.take(c.capacity * c.topk * 4, "topk_weights", guards);
+  l.receive.scales = buffer.take(scale_bytes, "scales", guards);
+  l.receive.sources = buffer.take(c.capacity * 8, "src", guards);
+  l.receive.routes = buffer.take(c.by_expert() ? c.capacity * c.topk * 4 : 0, "routes", guards);
+  l.receive.ranges = buffer.take(c.by_expert() ? 8 * ranks * kEpMaxChunks : 0, "ranges", guards);
   l.shared.receive = heap.end;
   l.shared.receive_stride = buffer.end;
   for (uint32_t i = 0; i < c.live_results; ++i) l.receive_buffers.push_back(heap.take(buffer.end));

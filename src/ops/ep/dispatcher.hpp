@@ -5,6 +5,7 @@
 // Checks of tensors are the caller's (python/mori/ep); here only what memory safety needs.
 #pragma once
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "src/core/context.hpp"
@@ -40,12 +41,20 @@ struct Config {
   uint32_t alignment = 1;         ///< of each expert's first slot; grouped layout
   Convert convert;
   bool zero_padding = false;  ///< zeros behind an expert's rows, up to the next one's; grouped layout
+  bool guarded = false;       ///< debug mode: guards behind parts of the memory, and stamps
 
   uint32_t fan() const { return world_size < topk ? world_size : topk; }
   bool by_expert() const { return placement != EpPlacement::rank; }
   /// Payloads of a receive buffer.
   uint64_t slots() const;
 };
+
+/// Bytes that nobody may write, in debug mode.
+struct Guard {
+  std::string behind;  ///< the part that they are behind
+  uint64_t offset;
+};
+inline constexpr uint64_t kGuardBytes = 256;
 
 /// Where everything lies, once: the total and the parts come from the same walk.
 struct Layout {
@@ -60,8 +69,12 @@ struct Layout {
   uint64_t local_bytes = 0;    ///< private device memory
   uint64_t combine_bytes = 0;  ///< of one combine buffer
   uint64_t combine_buffers = 1;
-  uint64_t slots = 0;        ///< payloads of a receive buffer
-  EpRoutingAddress routing;  ///< offsets of the parts of a routing handle
+  uint64_t slots = 0;                 ///< payloads of a receive buffer
+  EpRoutingAddress routing;           ///< offsets of the parts of a routing handle
+  std::vector<Guard> guards;          ///< of the whole memory but for receive buffers
+  std::vector<Guard> receive_guards;  ///< in a receive buffer, from its start
+  uint64_t stamps =
+      0;  ///< uint64_t[2][1 + max_tokens]: mori.ep's debug mode; of an epoch, then of its tokens
 };
 /// Throws ConfigError naming the field, its value and what is allowed.
 Layout make_layout(const Config& config);
