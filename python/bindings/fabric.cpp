@@ -31,6 +31,7 @@ void bind_fabric(py::module_& module) {
            py::arg("depth") = FabricOptions{}.depth)
       .def("offer", [](const RankFabric& f) { return py::bytes(f.offer()); })
       .def("connect", &RankFabric::connect, py::arg("offers"), release_gil())
+      .def("follow_heap", &RankFabric::follow_heap, release_gil())
       .def("stop", &RankFabric::stop, release_gil())
       .def_property_readonly("address", &RankFabric::address)
       .def_property_readonly("bases", &RankFabric::bases)

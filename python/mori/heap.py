@@ -299,6 +299,8 @@ class Heap:
             require_none([chunk.failure for chunk in chunks], nbytes)
             try:
                 core.commit()
+                if self.fabric is not None:
+                    self.fabric.follow_heap()
             except MoriError as error:
                 self._broken = f"growing failed at the last step: {error}"
                 raise

@@ -36,10 +36,10 @@ class Soft {
         }),
         queues_(queues) {
     const uint64_t address = reinterpret_cast<uint64_t>(memory.data()), bytes = memory.size() * 8;
-    key = nic_.add_region(address, bytes);
+    keys = nic_.add_region(address, bytes);
     for (ibgda::Queue& queue : queues_) {
       nic_.create_queue(&queue, options);
-      nic_.connect(&queue, {.address = address, .bytes = bytes, .rkey = key, .mapped = address});
+      nic_.connect(&queue, {.address = address, .bytes = bytes, .rkey = keys.remote, .mapped = address});
     }
     nic_.set_faults(faults);
     nic_.start();
@@ -49,7 +49,7 @@ class Soft {
   std::vector<std::string> violations() const { return nic_.violations(); }
   uint64_t executed() const { return nic_.executed(); }
 
-  uint32_t key = 0;
+  ibgda::RegionKeys keys;
 
  private:
   std::vector<std::unique_ptr<void, void (*)(void*)>> rings_;
@@ -107,7 +107,9 @@ int main(int argc, char** argv) {
                          .skip = 4 * chance,
                          .scatter = chance,
                          .late_doorbell = chance,
+                         .lost = chance,
                          .again = chance,
+                         .stale = chance,
                          .early = number("early", 1) != 0 ? chance : 0,
                          .retry = chance};
     if (fails) faults.fail_at = options.fail_at;
@@ -133,7 +135,8 @@ int main(int argc, char** argv) {
                         .broken = soft ? Broken::real : broken,
                         .together = uint32_t(number("together", 0)),
                         .seed = uint32_t(number("seed", 1)),
-                        .key = soft ? soft->key : 0};
+                        .lkey = soft ? soft->keys.local : 0,
+                        .rkey = soft ? soft->keys.remote : 0};
   device->launch(device->function("queue_stress", "queue_stress", sizeof args),
                  {.blocks = blocks, .warps = warps}, 0, &args);
   if (soft) soft->stop();

@@ -42,7 +42,7 @@ struct StressArgs {
   Broken broken;
   uint32_t together;  ///< 1: post_lanes
   uint32_t seed;
-  uint32_t key;  ///< of all that the fields above point to, local and remote
+  uint32_t lkey, rkey;  ///< of all that the fields above point to
 };
 
 /// What lane `lane` of the launch does in its k-th turn: the kernel follows it, the program checks by it.

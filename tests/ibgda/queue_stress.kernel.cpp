@@ -85,7 +85,8 @@ MORI_DEVICE_NOINLINE void play(const StressArgs& args) {
     request.local = args.results + 8 * index;
     request.remote = remotes[s.kind];
     request.value = s.kind == 0 ? index + 1 : 1;
-    request.lkey = request.rkey = args.key;
+    request.lkey = args.lkey;
+    request.rkey = args.rkey;
     const uint64_t payload = index + 1;
     if (args.broken == Broken::real && s.kind == 0)
       write_word(request, payload, queues[s.queue].family == ibgda::Family::mlx5 && (index & 1) != 0);

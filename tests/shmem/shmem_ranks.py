@@ -96,7 +96,7 @@ class Ranks:
         granularity = max(device.share_granularity for device in self.devices)
         nbytes = -(-self.room // granularity) * granularity
         heaps = [
-            _core.SymmetricHeap(device, rank, self.size, reserve_bytes=nbytes)
+            _core.SymmetricHeap(device, rank, self.size, reserve_bytes=2 * nbytes)
             for rank, device in enumerate(self.devices)
         ]
         exports = [heap.grow(nbytes) for heap in heaps]

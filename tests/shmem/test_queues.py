@@ -53,9 +53,11 @@ def test_a_small_value_needs_no_registration(make_ranks: MAKE) -> None:
 @FAMILIES
 @FAST
 @pytest.mark.parametrize("nbytes", [8, 4096])
-def test_an_address_beyond_the_heap_kills_the_queue(make_ranks: MAKE, nbytes: int) -> None:
+@pytest.mark.parametrize("where", ["far", "reserved"])
+def test_an_address_beyond_the_heap_kills_the_queue(make_ranks: MAKE, where: str, nbytes: int) -> None:
     ranks = make_ranks(2, room=1 << 14)
-    ranks.selftest("put", "warp", only=[1], stride=1 << 40, nbytes=nbytes, distance=1)  # the place of rank 1
+    stride = 1 << 40 if where == "far" else ranks.heaps[0].capacity_bytes  # address space that nothing is mapped to
+    ranks.selftest("put", "warp", only=[1], stride=stride, nbytes=nbytes, distance=1)  # the place of rank 1
     error = ranks.error(1)
     assert (error.state, error.wait, error.peer) == (2, WAIT_ERROR, 0)
     assert (ranks.heap(0) == POISON).all()
@@ -116,6 +118,23 @@ def without_a_peer(rank: int, size: int, uid: bytes) -> float | None:
 def test_a_killed_peer_is_named_and_the_others_go_on() -> None:
     took = run_ranks(without_a_peer, 3, timeout=50, expendable=[1])
     assert took[1] is None and max(took[0] or 99, took[2] or 99) < 20
+
+
+def grown(rank: int, size: int, uid: bytes) -> None:
+    with mori.init(uid=uid, rank=rank, world_size=size, device="cpu", heap_bytes=4 << 20, transport="ibgda") as ctx:
+        shm = mori.shmem.Shmem(ctx)
+        before = ctx.heap.core.capacity_bytes
+        inbox = shm.zeros((2 << 20,), torch.float32)
+        assert ctx.heap.core.capacity_bytes > before
+        shm.barrier()
+        shm.put(inbox, torch.full((2 << 20,), 1.0 + rank), 1 - rank)
+        shm.barrier()
+        assert torch.equal(inbox, torch.full((2 << 20,), 2.0 - rank))
+        assert ctx.heap.fabric.violations() == []
+
+
+def test_queues_reach_what_the_heap_has_grown_by() -> None:
+    run_ranks(grown, 2, timeout=40)
 
 
 def only_by_load_and_store(rank: int, size: int, uid: bytes) -> None:

@@ -46,6 +46,7 @@ struct RankFabric::Layout {
 struct RankFabric::Nic {
   std::shared_ptr<core::Device> device;
   std::vector<core::HostMemory> memory;
+  uint32_t heap_rkey = 0;
   SoftNic nic;
 
   explicit Nic(std::shared_ptr<core::Device> of)
@@ -93,8 +94,8 @@ RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOp
                              {.family = options_.family, .depth = options_.depth, .peer = pe});
     }
   }
-  add_region(heap_->address(me, 0), heap_->reserve_bytes());
-  fabric().result_lkey = nic_->nic.add_region(fabric().results, kResults * sizeof(Result));
+  add_region(heap_->address(me, 0), heap_->capacity_bytes());
+  fabric().result_lkey = nic_->nic.add_region(fabric().results, kResults * sizeof(Result)).local;
 }
 
 RankFabric::~RankFabric() {
@@ -104,8 +105,8 @@ RankFabric::~RankFabric() {
 
 std::string RankFabric::offer() const {
   const Offer offer{.window = heap_->address(heap_->rank(), 0),
-                    .bytes = heap_->reserve_bytes(),
-                    .rkey = host<LocalRegion>(layout_->regions)[0].lkey,
+                    .bytes = heap_->capacity_bytes(),
+                    .rkey = nic_->heap_rkey,
                     .queues_per_peer = options_.queues_per_peer};
   return {reinterpret_cast<const char*>(&offer), sizeof offer};
 }
@@ -124,12 +125,30 @@ void RankFabric::connect(const std::vector<std::string>& offers) {
     std::memcpy(&theirs, offers[pe].data(), sizeof theirs);
     host<RemoteHeap>(layout_->heaps)[pe] = {
         .address = theirs.window, .bytes = theirs.bytes, .rkey = theirs.rkey, .path = uint32_t(paths_[pe])};
-    for (uint32_t j = 0; j < options_.queues_per_peer && paths_[pe] == Path::queue; ++j) {
-      nic_->nic.connect(host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j,
-                        {theirs.window, theirs.bytes, theirs.rkey, heap_->address(pe, 0)});
-    }
+    point_queues(pe);
   }
   nic_->nic.start();
+}
+
+/// Tells the NIC how much of a peer's window its requests may touch.
+void RankFabric::point_queues(uint32_t pe) {
+  const RemoteHeap& heap = host<RemoteHeap>(layout_->heaps)[pe];
+  for (uint32_t j = 0; j < options_.queues_per_peer && paths_[pe] == Path::queue; ++j) {
+    nic_->nic.connect(host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j,
+                      {heap.address, heap.bytes, heap.rkey, heap_->address(pe, 0)});
+  }
+}
+
+void RankFabric::follow_heap() {
+  const std::lock_guard lock(regions_mutex_);
+  const uint64_t bytes = heap_->capacity_bytes();
+  LocalRegion& mine = *host<LocalRegion>(layout_->regions);
+  nic_->nic.resize_region(mine.lkey, bytes);
+  __atomic_store_n(&mine.end, mine.begin + bytes, __ATOMIC_RELEASE);
+  for (uint32_t pe = 0; pe < slots(); ++pe) {
+    __atomic_store_n(&host<RemoteHeap>(layout_->heaps)[pe].bytes, bytes, __ATOMIC_RELEASE);
+    point_queues(pe);
+  }
 }
 
 void RankFabric::stop() { nic_->nic.stop(); }
@@ -147,7 +166,9 @@ void RankFabric::add_region(uint64_t begin, uint64_t bytes) {
                               " regions are registered, which is all there may be");
   }
   regions[at].begin = begin;
-  regions[at].lkey = nic_->nic.add_region(begin, bytes);
+  const RegionKeys keys = nic_->nic.add_region(begin, bytes);
+  if (at == 0) nic_->heap_rkey = keys.remote;
+  regions[at].lkey = keys.local;
   __atomic_store_n(&regions[at].end, begin + bytes, __ATOMIC_RELEASE);
   if (at == fabric().num_regions) __atomic_store_n(&fabric().num_regions, at + 1, __ATOMIC_RELEASE);
 }

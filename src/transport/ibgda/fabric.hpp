@@ -41,6 +41,8 @@ class RankFabric {
 
   std::string offer() const;
   void connect(const std::vector<std::string>& offers);
+  /// The heap has grown on all ranks: the NIC may touch as much of each window as is mapped, and no more.
+  void follow_heap();
   /// Stops the NIC behind what is posted; what comes afterwards is never done. Idempotent.
   void stop();
 
@@ -65,6 +67,7 @@ class RankFabric {
   T* host(uint64_t offset) const {
     return reinterpret_cast<T*>(static_cast<char*>(tables_.host) + offset);
   }
+  void point_queues(uint32_t pe);
   Fabric& fabric() const { return *host<Fabric>(0); }
   uint32_t slots() const { return uint32_t(paths_.size()); }
 

@@ -37,6 +37,8 @@ class Bytes {
 };
 
 constexpr const char* kStale = "bytes behind the last segment are set";
+constexpr const char* kImmediate = "an immediate is set, which this operation does not have";
+constexpr const char* kOperand = "an operand is set, which this operation does not have";
 
 std::string differs(const char* field, uint64_t is, uint64_t wanted) {
   return std::string(field) + " is " + std::to_string(is) + " instead of " + std::to_string(wanted);
@@ -54,6 +56,10 @@ Entry decode_mlx5(const Queue& q, uint64_t position, std::string& wrong) {
     wrong = differs("the queue number", words >> 8, q.qpn);
   } else if (e.u8(8) != 0 || e.le(9, 2) != 0 || (bits & ~0x8au) != 0) {
     wrong = "reserved bits of the control segment are set";
+  } else if (e.le(12, 4) != 0) {
+    wrong = kImmediate;
+  } else if (opcode != Mlx5::kNop && e.le(28, 4) != 0) {
+    wrong = "the word behind the remote key is set";
   }
   r.flags = ((bits & 0x08) != 0 ? uint32_t(kSignaled) : 0) | ((bits & 0x80) != 0 ? uint32_t(kFence) : 0);
   out.units = (segments + 3) / 4;
@@ -95,12 +101,14 @@ Entry decode_mlx5(const Queue& q, uint64_t position, std::string& wrong) {
       r.value = e.be(32, 8);
       r.compare = e.be(40, 8);
       data(48);
+      if (wrong.empty() && r.op == Op::fetch_add && r.compare != 0) wrong = kOperand;
       break;
     case Mlx5::kMaskedFetchAdd:
       r.op = Op::masked_fetch_add;
       r.value = word ? e.be(32, 4) : e.be(32, 8);
       r.compare_mask = word ? e.be(36, 4) : e.be(40, 8);
       data(48);
+      if (wrong.empty() && word && !e.zero(40, 8)) wrong = kOperand;
       break;
     case Mlx5::kMaskedCompareSwap: {
       r.op = Op::masked_compare_swap;
@@ -126,7 +134,7 @@ Entry decode_mlx5(const Queue& q, uint64_t position, std::string& wrong) {
       wrong = "opcode " + std::to_string(opcode) + " is none that this NIC executes";
   }
   if (wrong.empty() && segments != wanted) wrong = differs("the length in segments", segments, wanted);
-  if (wrong.empty() && segments < 4) {
+  if (wrong.empty() && segments <= 4) {
     const uint32_t end =
         (r.flags & kInline) != 0 ? uint32_t(out.payload - e.at(0)) + r.length : segments * 16;
     if (!e.zero(end, 64 - end)) wrong = kStale;
@@ -166,11 +174,13 @@ Entry decode_bnxt_re(const Queue& q, uint64_t position, std::string& wrong) {
     r.remote = e.le(8, 8);
     r.value = e.le(16, 8);
     r.compare = e.le(24, 8);
+    if (wrong.empty() && r.op == Op::fetch_add && r.compare != 0) wrong = kOperand;
   } else {
+    if (wrong.empty() && e.le(4, 4) != 0) wrong = kImmediate;
     r.length = uint32_t(e.le(8, 8));
     r.remote = e.le(16, 8);
     r.rkey = uint32_t(e.le(24, 4));
-    if (e.le(12, 4) != 0 || e.le(28, 4) != 0) wrong = "reserved words are set";
+    if (wrong.empty() && (e.le(12, 4) != 0 || e.le(28, 4) != 0)) wrong = "reserved words are set";
   }
   if ((r.flags & kInline) != 0) {
     out.payload = e.at(32);
@@ -194,7 +204,8 @@ Entry decode_ionic(const Queue& q, uint64_t position, std::string& wrong) {
   Entry out;
   Request& r = out.request;
   const uint32_t code = e.u8(8), segments = e.u8(9), flags = uint32_t(e.be(10, 2));
-  if (e.le(0, 8) != position % q.depth) wrong = differs("the index", e.le(0, 8), position % q.depth);
+  const uint64_t index = position % q.depth;
+  if (e.le(0, 8) != index) wrong = differs("the index", e.le(0, 8), index);
   const uint32_t color = (position / q.depth & 1) == 0 ? uint32_t(Ionic::kColorBit) : 0;
   if ((flags & Ionic::kColorBit) != color) wrong = "the color is that of another lap";
   if ((flags & ~0x1fu) != 0) wrong = "reserved flags are set";
@@ -202,6 +213,7 @@ Entry decode_ionic(const Queue& q, uint64_t position, std::string& wrong) {
             ((flags & Ionic::kInlineBit) != 0 ? uint32_t(kInline) : 0);
   const bool inlined = (r.flags & kInline) != 0;
   if (segments != (inlined ? 0u : 1u)) wrong = differs("the number of segments", segments, inlined ? 0 : 1);
+  if (wrong.empty() && e.le(12, 4) != 0) wrong = kImmediate;
   r.remote = e.be(16, 8);
   r.rkey = uint32_t(e.be(24, 4));
   switch (code) {
@@ -213,6 +225,8 @@ Entry decode_ionic(const Queue& q, uint64_t position, std::string& wrong) {
       r.compare = e.be(36, 8);
       r.lkey = uint32_t(e.be(44, 4));
       r.local = e.be(48, 8);
+      if (wrong.empty() && r.op == Op::fetch_add && r.compare != 0) wrong = kOperand;
+      if (wrong.empty() && !e.zero(56, 8)) wrong = kStale;
       return out;
     case Ionic::kRead:
     case Ionic::kWrite:

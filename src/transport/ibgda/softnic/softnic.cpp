@@ -7,10 +7,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <random>
 
 #include "src/core/errors.hpp"
 #include "src/transport/ibgda/providers/table.hpp"
 #include "src/transport/ibgda/softnic/decode.hpp"
+#include "src/transport/ibgda/softnic/doorbells.hpp"
 
 namespace mori::ibgda {
 namespace {
@@ -18,6 +20,8 @@ namespace {
 constexpr unsigned char kPoison = 0xEE;  // of executed entries
 constexpr size_t kMostViolations = 100;
 constexpr uint32_t kBatch = 64;  // entries of a queue before the next one's turn
+constexpr uint32_t kBlind = 20;  // looks for which a late doorbell is not seen
+constexpr uint32_t kLost = 200;  // and a lost one, when no other comes
 
 template <class T>
 T* at(uint64_t address) {
@@ -112,42 +116,55 @@ struct SoftNic::Served {
   Queue* queue;
   Queue format;  ///< the constants, as they were made
   RemoteWindow remote;
+  Doorbells bells;
   uint64_t executed = 0;     ///< position
   uint64_t messages = 0;     ///< requests executed
   uint64_t packets = 0;      ///< bnxt_re: the next PSN
   uint64_t completions = 0;  ///< written
-  uint64_t seen = 0;         ///< end of what the doorbell named at the last look
-  uint32_t blind = 0;        ///< looks for which the doorbell is not seen (a fault)
+  uint32_t blind = 0;        ///< looks for which no doorbell is seen (a fault)
+  uint64_t lost = 0;         ///< the doorbell that is not seen (a fault)
+  uint32_t lost_looks = 0;   ///< and for how many looks
   bool dead = false;
 };
 
-SoftNic::SoftNic(Memory memory) : memory_(std::move(memory)) {}
+/// The lock of whoever changes regions: the NIC goes on when nobody asks any more.
+struct SoftNic::Held {
+  explicit Held(SoftNic& nic) : nic_(nic) {
+    nic_.asking_.fetch_add(1);
+    nic_.work_.lock();
+  }
+  ~Held() {
+    nic_.work_.unlock();
+    nic_.asking_.fetch_sub(1);
+  }
+  SoftNic& nic_;
+};
+
+SoftNic::SoftNic(Memory memory)
+    : memory_(std::move(memory)), next_number_(0x100 + std::random_device()() % 0x80000) {}
 SoftNic::~SoftNic() { stop(); }
 
-uint32_t SoftNic::add_region(uint64_t address, uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  regions_.push_back({address, bytes, next_key_});
-  return next_key_++;
+RegionKeys SoftNic::add_region(uint64_t address, uint64_t bytes) {
+  const Held held(*this);
+  return regions_.add(address, bytes);
 }
 
-void SoftNic::remove_region(uint32_t key) {
-  const std::lock_guard lock(mutex_);
-  std::erase_if(regions_, [key](const Region& r) { return r.key == key; });
+void SoftNic::resize_region(uint32_t local_key, uint64_t bytes) {
+  const Held held(*this);
+  regions_.resize(local_key, bytes);
 }
 
-bool SoftNic::local_ok(uint32_t key, uint64_t address, uint64_t bytes) const {
-  const std::lock_guard lock(mutex_);
-  return std::any_of(regions_.begin(), regions_.end(), [&](const Region& r) {
-    return r.key == key && address >= r.address && bytes <= r.bytes && address - r.address <= r.bytes - bytes;
-  });
+void SoftNic::remove_region(uint32_t local_key) {
+  const Held held(*this);
+  regions_.remove(local_key);
 }
 
 void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
   auto served = std::make_unique<Served>();
-  const uint32_t number = 0x10 + uint32_t(queues_.size());
   *queue = Queue{};
   queue->family = o.family;
-  queue->qpn = queue->cqn = number;
+  queue->qpn = next_number_++;
+  queue->cqn = next_number_++;
   queue->mtu = o.mtu;
   queue->peer = o.peer;
   const uint64_t entries = power_of_two(std::max(o.depth, 8u));
@@ -179,7 +196,7 @@ void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
           static_cast<unsigned char>(Mlx5::kInvalid << 4 | ((lap & 1) ^ 1));
     }
   } else if (o.family == Family::ionic) {
-    *at<uint64_t>(queue->doorbell) = uint64_t(number) << 24 | first % queue->depth;
+    *at<uint64_t>(queue->doorbell) = uint64_t(queue->qpn) << 24 | first % queue->depth;
   }
   // bnxt_re and ionic: an entry is there when its phase is 1 in even laps, 0 in odd ones; before, it is not
   for (uint64_t i = 0; o.family != Family::mlx5 && i < queue->cq_depth; ++i) {
@@ -190,25 +207,34 @@ void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
   }
   served->queue = queue;
   served->format = *queue;
-  served->executed = served->seen = first;
+  served->bells.begin(*queue, first, o.first_completion);
+  served->executed = first;
   served->messages = served->packets = o.first_entry;
   served->completions = o.first_completion;
   queues_.push_back(std::move(served));
 }
 
 void SoftNic::connect(const Queue* queue, const RemoteWindow& peer) {
+  const Held held(*this);
   for (auto& served : queues_) {
     if (served->queue == queue) served->remote = peer;
   }
 }
 
 void SoftNic::start() {
+  leaving_.store(false, std::memory_order_release);
   if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
 }
 
 void SoftNic::stop() {
   leaving_.store(true, std::memory_order_release);
-  if (thread_.joinable()) thread_.join();
+  if (!thread_.joinable()) return;
+  thread_.join();
+  for (const auto& served : queues_) {
+    if (served->dead) continue;
+    violated(*served, served->bells.unrung());
+    violated(*served, served->bells.look_at_completions(served->completions));
+  }
 }
 
 bool SoftNic::step() {
@@ -233,35 +259,15 @@ void SoftNic::run() {
   }
 }
 
-/// The position up to which the poster has rung; modulo what the family's doorbell tells.
-uint64_t SoftNic::announced(const Served& served) const {
-  const Queue& q = served.format;
-  switch (q.family) {
-    case Family::mlx5: {
-      const uint32_t record =
-          __builtin_bswap32(__atomic_load_n(at<uint32_t>(q.record + 4), __ATOMIC_ACQUIRE));
-      return served.executed + ((record - served.executed) & 0xffff);
-    }
-    case Family::bnxt_re: {
-      const uint64_t value = __atomic_load_n(at<uint64_t>(q.doorbell), __ATOMIC_ACQUIRE);
-      if ((value & BnxtRe::kValid) == 0) return served.executed;
-      const uint64_t index = (value & 0xffffff) + ((value & BnxtRe::kEpoch) != 0 ? q.depth : 0);
-      const uint64_t round = 2ull * q.depth;
-      return served.executed + (index + round - served.executed % round) % round;
-    }
-    default: {
-      const uint64_t value = __atomic_load_n(at<uint64_t>(q.doorbell), __ATOMIC_ACQUIRE);
-      return served.executed + ((value & 0xffffff) + q.depth - served.executed % q.depth) % q.depth;
-    }
-  }
-}
-
-bool SoftNic::chance(uint32_t of_1024) {
-  if (of_1024 == 0) return false;
+/// Whether a fault comes true this time.
+bool SoftNic::chance(uint32_t Faults::* which) {
+  if (faults_.*which == 0) return false;
   random_ ^= random_ << 13;  // xorshift
   random_ ^= random_ >> 7;
   random_ ^= random_ << 17;
-  return random_ % 1024 < of_1024;
+  const bool comes = random_ % 1024 < faults_.*which;
+  happened_.*which += comes ? 1 : 0;
+  return comes;
 }
 
 /// Whether a fault keeps the queue from its turn.
@@ -270,31 +276,48 @@ bool SoftNic::put_off(Served& served) {
     --served.blind;
     return true;
   }
-  if (chance(faults_.skip)) return true;
-  if (chance(faults_.late_doorbell)) served.blind = 20;
-  return served.blind != 0;
+  if (chance(&Faults::skip)) return true;
+  if (chance(&Faults::late_doorbell)) served.blind = kBlind;
+  if (served.lost_looks == 0 && served.bells.rung() != served.lost && chance(&Faults::lost)) {
+    served.lost = served.bells.rung();
+    served.lost_looks = kLost;
+  }
+  if (served.lost_looks != 0 && served.bells.rung() != served.lost) served.lost_looks = 0;
+  if (served.lost_looks != 0) --served.lost_looks;
+  return served.blind != 0 || served.lost_looks != 0;
 }
 
 bool SoftNic::serve(Served& served) {
-  if (served.dead) return false;
-  const uint64_t end = announced(served);
-  if (end == served.executed) return false;
+  if (!served.bells.news(served.executed)) return false;
   if (put_off(served)) return true;
+  while (asking_.load(std::memory_order_relaxed) != 0) sched_yield();
+  const std::lock_guard lock(work_);
   const Queue& q = served.format;
-  std::string wrong = wrong_counts(served);
-  if (end - served.executed > q.depth) wrong = "a doorbell names more than the ring holds";
+  std::string wrong;
+  const uint64_t end = served.bells.look(served.executed, wrong);
+  if (served.dead) {  // what is rung for a dead queue comes back
+    if (wrong.empty() && end != served.executed) flush(served, served.executed, end);
+    return true;
+  }
+  if (wrong.empty()) wrong = served.bells.look_at_completions(served.completions);
+  if (!wrong.empty()) {
+    violated(served, wrong);
+    complete(served, served.executed, Fault::bad_entry);
+  }
   for (uint32_t i = 0; i < kBatch && served.executed < end && !served.dead; ++i) {
     Entry entry;
     if (wrong.empty()) entry = decode(q, served.executed, wrong);
     if (wrong.empty() && q.family == Family::bnxt_re) wrong = wrong_line(served, entry.request);
     if (wrong.empty() && served.executed + entry.units > end) wrong = "the doorbell names half of an entry";
+    if (wrong.empty() && (entry.request.flags & kSignaled) != 0 && served.bells.room(served.completions) == 0)
+      wrong = "the completion ring is full";
     if (!wrong.empty()) {
       violated(served, wrong);
       complete(served, served.executed, Fault::bad_entry);
       break;
     }
-    if (chance(faults_.retry)) return true;  // the receiver is not ready
-    if (chance(faults_.delay)) {
+    if (chance(&Faults::retry)) return true;  // the receiver is not ready
+    if (chance(&Faults::delay)) {
       const timespec pause{0, long(faults_.delay_us) * 1000};
       nanosleep(&pause, nullptr);
     }
@@ -312,13 +335,14 @@ bool SoftNic::serve(Served& served) {
     served.executed += entry.units;
     ++served.messages;
     if (q.family == Family::bnxt_re) served.packets += BnxtRe::packets(request.op, request.length, q.mtu);
+    served.bells.done(first);
     with_family(q.family, [&](auto family) {
       for (uint64_t p = first; p < served.executed; ++p)
         std::memset(at<char>(q.sq + p % q.depth * family.kUnit), kPoison, family.kUnit);
     });
     executed_.store(number + 1, std::memory_order_relaxed);
     if ((request.flags & kSignaled) != 0) complete(served, first, Fault::none);
-    if (chance(faults_.early)) {  // what is behind the doorbell may be half written: nobody minds
+    if (chance(&Faults::early)) {  // what is behind the doorbell may be half written: nobody minds
       unsigned char thrown_away[64];
       for (uint64_t k = 0; k < sizeof thrown_away; k += 8) {
         const uint64_t word =
@@ -329,19 +353,26 @@ bool SoftNic::serve(Served& served) {
       }
     }
   }
-  if (served.dead) flush(served, end);
-  if (!served.dead && chance(faults_.again)) return serve(served);
+  if (served.dead) {
+    const uint32_t unit = q.family == Family::bnxt_re ? BnxtRe::kSlots : 1;
+    if (end > served.executed) flush(served, served.executed + unit, end);
+    return true;
+  }
+  if (chance(&Faults::again)) served.bells.forget();
+  if (chance(&Faults::stale) && !served.bells.stale(served.executed))
+    violated(served, "a doorbell that came again was taken for one of entries not rung yet");
   return true;
 }
 
-/// The NIC reports each entry behind a failed one, up to the doorbell.
-void SoftNic::flush(Served& served, uint64_t end) {
-  const Queue& q = served.format;
-  const uint32_t unit = q.family == Family::bnxt_re ? BnxtRe::kSlots : 1;
-  for (uint64_t p = served.executed + unit, n = 1; p < end && n < q.cq_depth; p += unit, ++n) {
+/// The NIC reports each entry from `begin` to the doorbell as flushed, as far as the ring has room.
+void SoftNic::flush(Served& served, uint64_t begin, uint64_t end) {
+  const uint32_t unit = served.format.family == Family::bnxt_re ? BnxtRe::kSlots : 1;
+  static_cast<void>(served.bells.look_at_completions(served.completions));
+  for (uint64_t p = begin; p < end && served.bells.room(served.completions) > 0; p += unit) {
     ++served.messages;
     complete(served, p, Fault::flushed);
   }
+  served.executed = end;
 }
 
 std::string SoftNic::wrong_line(Served& served, const Request& r) const {
@@ -353,37 +384,13 @@ std::string SoftNic::wrong_line(Served& served, const Request& r) const {
   return line == wanted ? "" : "the line of the MSN table is not that of this request";
 }
 
-/// What record and registers say beside the end of what is rung.
-std::string SoftNic::wrong_counts(const Served& served) const {
-  const Queue& q = served.format;
-  const uint64_t value = __atomic_load_n(at<uint64_t>(q.doorbell), __ATOMIC_ACQUIRE);
-  switch (q.family) {
-    case Family::mlx5: {
-      const uint32_t second = __builtin_bswap32(uint32_t(value >> 32));
-      if (value != 0 && second >> 8 != q.qpn) return "the register names another queue";
-      const uint32_t taken =
-          __builtin_bswap32(__atomic_load_n(at<uint32_t>(q.cq_doorbell), __ATOMIC_ACQUIRE));
-      if (q.cq_depth > 1 && ((served.completions - taken) & 0xffffff) >= q.cq_depth)
-        return "the completion ring is full";
-      return "";
-    }
-    case Family::bnxt_re:
-      if ((value >> 32 & 0xfffff) != q.qpn) return "the register names another queue";
-      if (value >> 60 != 0) return "the register is rung with the type of another queue";
-      return (value & 0xffffff) >= q.depth ? "the register's index is beyond the ring" : "";
-    default:
-      if ((value >> 24 & 0xffffff) != q.qpn) return "the register names another queue";
-      return (value & 0xffffff) >= q.depth ? "the register's index is beyond the ring" : "";
-  }
-}
-
 void SoftNic::execute(Served& served, const Request& r) {
   const bool inlined = (r.flags & kInline) != 0;
   if (r.op == Op::nop || r.length == 0) return;
   Fault fault = Fault::none;
   const uint64_t into = r.remote - served.remote.address;
   const bool atomic = r.op != Op::write && r.op != Op::read;
-  if (!inlined && !local_ok(r.lkey, r.local, r.length)) {
+  if (!inlined && !regions_.local_holds(r.lkey, r.local, r.length)) {
     fault = Fault::local_protection;
   } else if (r.rkey != served.remote.rkey || r.length > served.remote.bytes ||
              into > served.remote.bytes - r.length) {
@@ -394,7 +401,7 @@ void SoftNic::execute(Served& served, const Request& r) {
   if (fault != Fault::none) return complete(served, served.executed, fault);
   const uint64_t there = served.remote.mapped + into;
   if (r.op == Op::write) {
-    if (r.length > 16 && chance(faults_.scatter)) {
+    if (r.length > 16 && chance(&Faults::scatter)) {
       place_scattered(there, r.local, r.length);
     } else {
       inlined ? place(there, at<unsigned char>(r.local), r.length) : move(there, r.local, r.length);
@@ -450,7 +457,8 @@ void SoftNic::complete(Served& served, uint64_t first, Fault fault) {
 }
 
 void SoftNic::violated(const Served& served, const std::string& what) {
-  const std::lock_guard lock(mutex_);
+  if (what.empty()) return;
+  const std::lock_guard lock(said_);
   if (violations_.size() >= kMostViolations) return;
   violations_.push_back("queue " + std::to_string(served.format.qpn) + " to rank " +
                         std::to_string(served.format.peer) + ", position " + std::to_string(served.executed) +
@@ -458,7 +466,7 @@ void SoftNic::violated(const Served& served, const std::string& what) {
 }
 
 std::vector<std::string> SoftNic::violations() const {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(said_);
   return violations_;
 }
 

@@ -6,7 +6,7 @@
 // docs/softnic.md.
 //
 //   SoftNic nic(memory);                             takes rings from `memory`
-//   key = nic.add_region(address, bytes);            local and remote key in one
+//   keys = nic.add_region(address, bytes);           a local and a remote one
 //   nic.create_queue(&queue, options);               fills the plain data that kernels use
 //   nic.connect(queue, peer);                        whose memory its requests may touch, as mapped here
 //   nic.start(); ... nic.stop();                     one thread
@@ -22,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "src/transport/ibgda/softnic/regions.hpp"
 #include "src/transport/ibgda/types.hpp"
 
 namespace mori::ibgda {
@@ -68,7 +69,9 @@ struct Faults {
   uint32_t skip = 0;     ///< a queue is passed over in its turn: completions of queues change their order
   uint32_t scatter = 0;  ///< a message is placed in pieces, in random order
   uint32_t late_doorbell = 0;       ///< a doorbell is not seen for some looks
+  uint32_t lost = 0;                ///< a doorbell is not seen until another one comes, or many looks
   uint32_t again = 0;               ///< a doorbell is handled twice
+  uint32_t stale = 0;               ///< the doorbell before the last one comes once more
   uint32_t early = 0;               ///< entries behind the doorbell are fetched, and thrown away
   uint32_t retry = 0;               ///< receiver not ready: an entry is put off
   uint64_t fail_at = ~uint64_t(0);  ///< the number of the entry, over all queues, that fails
@@ -85,10 +88,13 @@ class SoftNic {
   SoftNic(const SoftNic&) = delete;
   SoftNic& operator=(const SoftNic&) = delete;
 
-  uint32_t add_region(uint64_t address, uint64_t bytes);
-  void remove_region(uint32_t key);
+  RegionKeys add_region(uint64_t address, uint64_t bytes);
+  /// A region that grew or shrank at its end. Like removal it waits until no request touches it.
+  void resize_region(uint32_t local_key, uint64_t bytes);
+  void remove_region(uint32_t local_key);
   /// Before start().
   void create_queue(Queue* queue, const QueueOptions& options);
+  /// Again when the peer's window grew or shrank.
   void connect(const Queue* queue, const RemoteWindow& peer);
 
   /// Before start().
@@ -99,43 +105,41 @@ class SoftNic {
   void start();
   /// Instead of start(), in the caller's thread: one look at every queue. Whether there was something to do.
   bool step();
-  void stop();  ///< executes what is announced, and no more
+  void stop();  ///< executes what is announced, and no more; start() goes on
 
   /// Mistakes of whoever wrote entries, as sentences, the first hundred.
   std::vector<std::string> violations() const;
   uint64_t executed() const { return executed_.load(std::memory_order_relaxed); }
+  /// How often each fault with a chance came true. Behind stop().
+  const Faults& happened() const { return happened_; }
 
  private:
-  struct Region {
-    uint64_t address, bytes;
-    uint32_t key;
-  };
   struct Served;
+  struct Held;
 
   void run();
   bool serve(Served& served);
-  uint64_t announced(const Served& served) const;
   void execute(Served& served, const Request& request);
   void complete(Served& served, uint64_t first, Fault fault);
-  void flush(Served& served, uint64_t end);
+  void flush(Served& served, uint64_t begin, uint64_t end);
   bool put_off(Served& served);
-  bool chance(uint32_t of_1024);
+  bool chance(uint32_t Faults::* which);
   std::string wrong_line(Served& served, const Request& request) const;
   void place_scattered(uint64_t to, uint64_t from, uint64_t bytes);
-  std::string wrong_counts(const Served& served) const;
   void violated(const Served& served, const std::string& what);
-  bool local_ok(uint32_t key, uint64_t address, uint64_t bytes) const;
 
   Memory memory_;
   std::vector<std::unique_ptr<Served>> queues_;
-  mutable std::mutex mutex_;  ///< of regions and violations
-  std::vector<Region> regions_;
-  uint32_t next_key_ = 0x100;
+  std::mutex work_;                  ///< held while entries are executed: regions and windows stay
+  std::atomic<uint32_t> asking_{0};  ///< who waits for work_: the NIC lets them
+  Regions regions_;
+  uint32_t next_number_;  ///< of queues; begins anywhere
+  mutable std::mutex said_;
   std::vector<std::string> violations_;
   std::atomic<uint64_t> executed_{0};
   std::atomic<bool> leaving_{false};
   std::thread thread_;
-  Faults faults_;
+  Faults faults_, happened_;
   bool failed_on_purpose_ = false;
   uint64_t random_ = 3;
 };

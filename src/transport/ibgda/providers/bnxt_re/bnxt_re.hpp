@@ -28,7 +28,7 @@ struct BnxtRe {
     kCompareSwap = 0x08,
     kFetchAdd = 0x0b,
   };
-  static constexpr uint32_t kSignal = 0x01, kReadFence = 0x04, kSolicitedEvent = 0x08, kInlineData = 0x10;
+  static constexpr uint32_t kSignal = 0x01, kUcFence = 0x04, kSolicitedEvent = 0x08, kInlineData = 0x10;
   static constexpr uint64_t kValid = uint64_t(1) << 58;
   static constexpr uint64_t kEpoch = uint64_t(1) << 24;
   static constexpr uint64_t kCqDoorbell = uint64_t(4) << 60;
@@ -65,7 +65,7 @@ struct BnxtRe {
     const bool atomic = r.op == Op::fetch_add || r.op == Op::compare_swap;
     const bool inlined = (r.flags & kInline) != 0;
     const uint32_t flags = ((r.flags & kSignaled) != 0 ? kSignal : 0) |
-                           ((r.flags & kFence) != 0 ? kReadFence : 0) |
+                           ((r.flags & kFence) != 0 ? kUcFence : 0) |
                            ((r.flags & kSolicited) != 0 ? kSolicitedEvent : 0) | (inlined ? kInlineData : 0);
     const uint32_t header = type(r.op) | flags << 8 | kSlots << 16;
     store_segment(q.sq, at, q.depth, two(header, atomic ? r.rkey : r.immediate),
