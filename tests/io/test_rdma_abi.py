@@ -35,7 +35,7 @@ STRUCTS = {
     "Context": "ibv_context",
 }
 FIELDS = {
-    "DeviceAttr": "max_mr_size max_qp max_qp_wr max_sge max_sge_rd max_cqe max_qp_rd_atom max_qp_init_rd_atom "
+    "DeviceAttr": "vendor_id atomic_cap max_mr_size max_qp max_qp_wr max_sge max_sge_rd max_cqe max_qp_rd_atom max_qp_init_rd_atom "
     "max_pkeys phys_port_cnt",
     "PortAttr": "state max_mtu active_mtu gid_tbl_len max_msg_sz lid link_layer flags",
     "GidEntry": "gid gid_index gid_type",
@@ -72,11 +72,14 @@ NUMBERS = {
     "kReliableConnected": "IBV_QPT_RC",
     "kWrite": "IBV_WR_RDMA_WRITE",
     "kRead": "IBV_WR_RDMA_READ",
+    "kCompareSwap": "IBV_WR_ATOMIC_CMP_AND_SWP",
+    "kFetchAdd": "IBV_WR_ATOMIC_FETCH_AND_ADD",
     "kSignaled": "IBV_SEND_SIGNALED",
     "kInline": "IBV_SEND_INLINE",
     "kLocalWrite": "IBV_ACCESS_LOCAL_WRITE",
     "kRemoteWrite": "IBV_ACCESS_REMOTE_WRITE",
     "kRemoteRead": "IBV_ACCESS_REMOTE_READ",
+    "kRemoteAtomic": "IBV_ACCESS_REMOTE_ATOMIC",
     "kMaskState": "IBV_QP_STATE",
     "kMaskAccess": "IBV_QP_ACCESS_FLAGS",
     "kMaskPkeyIndex": "IBV_QP_PKEY_INDEX",

@@ -23,7 +23,10 @@
 
 #include <rdma/bnxt_re-abi.h>
 #include <rdma/ib_user_verbs.h>
+#if __has_include(<rdma/ionic-abi.h>)
 #include <rdma/ionic-abi.h>
+#define FK_IONIC
+#endif
 #include <rdma/mlx5-abi.h>
 
 #define DEV_PREFIX "/dev/infiniband/"
@@ -34,8 +37,8 @@ struct fk_queues fk;
 struct fk_page fk_pages[FK_MAX_PAGES];
 int fk_npages;
 
-static int fk_fd = -1;
-static uint32_t next_handle = 1;
+static unsigned char is_fake[4096]; /* descriptors that are ours */
+static uint32_t next_handle = 1, made_qps, made_cqs;
 
 int __real_open(const char *path, int flags, ...);
 int __real_stat(const char *path, struct stat *st);
@@ -59,8 +62,21 @@ int __wrap_open(const char *path, int flags, ...)
 	va_end(ap);
 	if (strncmp(path, DEV_PREFIX, strlen(DEV_PREFIX)))
 		return __real_open(path, flags, mode);
-	fk_fd = __real_open("/dev/null", O_RDWR);
-	return fk_fd;
+	mode = __real_open("/dev/null", O_RDWR);
+	if (mode >= 0 && mode < (int)sizeof(is_fake))
+		is_fake[mode] = 1;
+	return mode;
+}
+
+static int ours(int fd)
+{
+	return fd >= 0 && fd < (int)sizeof(is_fake) && is_fake[fd];
+}
+
+void fk_closed(int fd)
+{
+	if (ours(fd))
+		is_fake[fd] = 0;
 }
 
 int __wrap_stat(const char *path, struct stat *st)
@@ -79,7 +95,7 @@ int __wrap_ioctl(int fd, unsigned long req, ...)
 	va_start(ap, req);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (fd != fk_fd)
+	if (!ours(fd))
 		return __real_ioctl(fd, req, arg);
 	errno = ENOTTY;
 	return -1;
@@ -89,7 +105,7 @@ void *__wrap_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 {
 	uint8_t *m;
 
-	if (fd < 0 || fd != fk_fd)
+	if (!ours(fd))
 		return __real_mmap(addr, len, prot, flags, fd, off);
 	m = __real_mmap(addr, len, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | (flags & MAP_FIXED), -1, 0);
@@ -161,7 +177,9 @@ static void get_context(const struct ib_uverbs_get_context *req, int fd, size_t 
 		r->mode = fk_cfg.bnxt_static ? BNXT_QPLIB_WQE_MODE_STATIC :
 					       BNXT_QPLIB_WQE_MODE_VARIABLE;
 #endif
-	} else {
+	}
+#ifdef FK_IONIC
+	else {
 		struct ionic_ctx_resp *r = drv;
 
 		r->page_shift = 12;
@@ -175,6 +193,7 @@ static void get_context(const struct ib_uverbs_get_context *req, int fd, size_t 
 		r->max_stride = 9;
 		r->udma_count = 1;
 	}
+#endif
 }
 
 static void query_device(const struct ib_uverbs_query_device *req)
@@ -189,10 +208,10 @@ static void query_device(const struct ib_uverbs_query_device *req)
 	r->max_pd = 1024;
 	r->max_mr_size = ~0ull;
 	r->page_size_cap = ~0xfffull;
-	r->atomic_cap = 1;
-	r->max_qp_rd_atom = 16;
+	r->atomic_cap = !fk_cfg.no_atomics;
+	r->max_qp_rd_atom = r->max_qp_init_rd_atom = 16;
 	r->phys_port_cnt = 1;
-	r->vendor_id = 0x15b3;
+	r->vendor_id = fk_cfg.vendor ? fk_cfg.vendor : 0x15b3;
 }
 
 static void query_port(const struct ib_uverbs_query_port *req)
@@ -200,7 +219,7 @@ static void query_port(const struct ib_uverbs_query_port *req)
 	struct ib_uverbs_query_port_resp *r = (void *)PTR(req->response);
 
 	memset(r, 0, sizeof(*r));
-	r->state = 4; /* active */
+	r->state = fk_cfg.port_down ? 1 : 4; /* down, active */
 	r->max_mtu = r->active_mtu = 5;
 	r->gid_tbl_len = r->pkey_tbl_len = 1;
 	r->link_layer = 2; /* Ethernet */
@@ -238,24 +257,27 @@ static void create_cq(const struct ib_uverbs_create_cq *req, size_t out)
 		fk.cq = PTR(q->buf_addr);
 		fk.cq_db = PTR(q->db_addr);
 		fk.cq_count = req->cqe + 1;
-		((struct mlx5_ib_create_cq_resp *)(r + 1))->cqn = 0x42;
+		((struct mlx5_ib_create_cq_resp *)(r + 1))->cqn = 0x42 + made_cqs++;
 	} else if (fk_cfg.provider == P_BNXT) {
 		const struct bnxt_re_cq_req *q = in;
 		struct bnxt_re_cq_resp *b = (void *)(r + 1);
 
 		fk.cq = PTR(q->cq_va);
 		fk.cq_count = pow2_at_least(req->cqe + 1);
-		b->cqid = 0x33;
+		b->cqid = 0x33 + made_cqs++;
 		b->phase = 1;
-	} else {
+	}
+#ifdef FK_IONIC
+	else {
 		const struct ionic_cq_req *q = in;
 		struct ionic_cq_resp *b = (void *)(r + 1);
 
 		fk.cq = PTR(q->cq[0].addr);
 		fk.cq_count = 1u << q->cq[0].depth_log2;
-		b->cqid[0] = 0x55;
+		b->cqid[0] = 0x55 + made_cqs++;
 		b->udma_mask = 1;
 	}
+#endif
 }
 
 static void create_qp(const struct ib_uverbs_create_qp *req, size_t out)
@@ -265,12 +287,14 @@ static void create_qp(const struct ib_uverbs_create_qp *req, size_t out)
 
 	memset(r, 0, out);
 	r->qp_handle = next_handle++;
-	r->qpn = fk_cfg.qpn;
+	r->qpn = fk_cfg.qpn + made_qps++;
 	r->max_send_wr = req->max_send_wr;
 	r->max_recv_wr = req->max_recv_wr;
 	r->max_send_sge = req->max_send_sge;
 	r->max_recv_sge = req->max_recv_sge;
 	r->max_inline_data = req->max_inline_data;
+	if (fk_cfg.verbose)
+		fprintf(stderr, "fk: create_qp all_signalled=%u\n", req->sq_sig_all);
 	if (fk_cfg.provider == P_MLX5) {
 		const struct mlx5_ib_create_qp *q = in;
 
@@ -293,8 +317,10 @@ static void create_qp(const struct ib_uverbs_create_qp *req, size_t out)
 		fk.bnxt_slots = q->sq_slots;
 		fk.sq_count = q->sq_slots;
 #endif
-		((struct bnxt_re_qp_resp *)(r + 1))->qpid = fk_cfg.qpn;
-	} else {
+		((struct bnxt_re_qp_resp *)(r + 1))->qpid = r->qpn;
+	}
+#ifdef FK_IONIC
+	else {
 		const struct ionic_qp_req *q = in;
 
 		fk.sq = PTR(q->sq.addr);
@@ -303,8 +329,27 @@ static void create_qp(const struct ib_uverbs_create_qp *req, size_t out)
 		fk.rq = PTR(q->rq.addr);
 		fk.rq_count = 1u << q->rq.depth_log2;
 		fk.rq_stride = 1u << q->rq.stride_log2;
-		((struct ionic_qp_resp *)(r + 1))->qpid = fk_cfg.qpn;
+		((struct ionic_qp_resp *)(r + 1))->qpid = r->qpn;
 	}
+#endif
+}
+
+static void print_modify(const struct ib_uverbs_modify_qp *m)
+{
+	fprintf(stderr, "fk: modify state=%u mtu=%u dest=%#x hop=%u tclass=%u sgid=%u "
+		"access=%u timeout=%u retry=%u rnr=%u reads=%u serves=%u\n",
+		m->qp_state, m->path_mtu, m->dest_qp_num, m->dest.hop_limit,
+		m->dest.traffic_class, m->dest.sgid_index, m->qp_access_flags, m->timeout,
+		m->retry_cnt, m->rnr_retry, m->max_rd_atomic, m->max_dest_rd_atomic);
+}
+
+static void reg_mr(const struct ib_uverbs_reg_mr *req, size_t out)
+{
+	struct ib_uverbs_reg_mr_resp *r = (void *)PTR(req->response);
+
+	memset(r, 0, out);
+	r->mr_handle = next_handle++;
+	r->lkey = r->rkey = 0x1000 + r->mr_handle;
 }
 
 ssize_t __wrap_write(int fd, const void *buf, size_t len)
@@ -313,12 +358,16 @@ ssize_t __wrap_write(int fd, const void *buf, size_t len)
 	const void *body = hdr + 1;
 	size_t out;
 
-	if (fd < 0 || fd != fk_fd)
+	if (!ours(fd))
 		return __real_write(fd, buf, len);
 	out = hdr->out_words * 4u;
 	if (fk_cfg.verbose)
 		fprintf(stderr, "fk: command %#x in=%u out=%zu\n", hdr->command,
 			hdr->in_words * 4u, out);
+	if ((hdr->command & 0xff) == fk_cfg.refuse && fk_cfg.refuse) {
+		errno = EINVAL;
+		return -1;
+	}
 	if (hdr->command & 0x80000000u) { /* extended commands */
 		if ((hdr->command & 0xff) == IB_USER_VERBS_CMD_MODIFY_QP)
 			return len;
@@ -345,6 +394,19 @@ ssize_t __wrap_write(int fd, const void *buf, size_t len)
 		create_qp(body, out);
 		return len;
 	case IB_USER_VERBS_CMD_MODIFY_QP:
+		if (fk_cfg.verbose)
+			print_modify(body);
+		return len;
+	case IB_USER_VERBS_CMD_REG_MR:
+		reg_mr(body, out);
+		return len;
+	case IB_USER_VERBS_CMD_DESTROY_CQ:
+	case IB_USER_VERBS_CMD_DESTROY_QP:
+		/* the response, whose address comes first, counts events: none */
+		memset(PTR(*(const uint64_t *)body), 0, out);
+		return len;
+	case IB_USER_VERBS_CMD_DEREG_MR:
+	case IB_USER_VERBS_CMD_DEALLOC_PD:
 		return len;
 	default:
 		fprintf(stderr, "fake_kernel: unhandled command %u\n", hdr->command);

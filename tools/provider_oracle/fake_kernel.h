@@ -15,6 +15,9 @@ struct fk_config {
 	int bnxt_static;   /* bnxt_re: static 128-byte WQEs instead of slots */
 	int ionic_v1;      /* ionic: version 1 opcodes */
 	int verbose;       /* trace of commands on stderr */
+	uint32_t refuse;   /* number of a verbs command that fails with EINVAL */
+	uint32_t vendor;   /* PCI vendor; 0: 0x15b3 */
+	int no_atomics, port_down;
 };
 
 /* What the provider told the "kernel" about its queues. */
@@ -26,6 +29,9 @@ struct fk_queues {
 	uint64_t bnxt_qp_handle;
 	uint32_t bnxt_slots;                   /* 0: provider gives no count */
 };
+
+/* A descriptor was closed. */
+void fk_closed(int fd);
 
 #define FK_MAX_PAGES 64
 struct fk_page {

@@ -33,9 +33,14 @@ enum LinkLayer : uint8_t { kLayerUnspecified = 0, kLayerInfiniband = 1, kLayerEt
 enum GidType : uint32_t { kGidIb = 0, kGidRoceV1 = 1, kGidRoceV2 = 2 };
 enum QpState : int { kReset = 0, kInit, kReadyToReceive, kReadyToSend, kSqDrain, kSqError, kError };
 enum QpType : int { kReliableConnected = 2 };
-enum Opcode : int { kWrite = 0, kRead = 4 };
+enum Opcode : int { kWrite = 0, kRead = 4, kCompareSwap = 5, kFetchAdd = 6 };
 enum SendFlags : unsigned { kSignaled = 1 << 1, kInline = 1 << 3 };
-enum AccessFlags : int { kLocalWrite = 1, kRemoteWrite = 1 << 1, kRemoteRead = 1 << 2 };
+enum AccessFlags : int {
+  kLocalWrite = 1,
+  kRemoteWrite = 1 << 1,
+  kRemoteRead = 1 << 2,
+  kRemoteAtomic = 1 << 3
+};
 
 enum QpMask : int {
   kMaskState = 1 << 0,
@@ -107,7 +112,9 @@ struct DeviceAttr {
   int max_ee_rd_atom;
   int max_res_rd_atom;
   int max_qp_init_rd_atom;
-  int reserved[16];
+  int max_ee_init_rd_atom;
+  int atomic_cap;  ///< 0: none
+  int reserved[14];
   uint16_t max_pkeys;
   uint8_t local_ca_ack_delay;
   uint8_t phys_port_cnt;
