@@ -40,6 +40,8 @@ void bind_context(py::module_& module) {
             c.use_queues(fabric->bases(), fabric->address(), fabric);
           },
           py::arg("fabric"))
+      .def("resident_blocks", &core::Context::resident_blocks, py::arg("function"), py::arg("warps"),
+           py::arg("shared_bytes"))
       .def("error", &core::Context::error)
       .def("clear_refusal", &core::Context::clear_refusal)
       .def("leave_waits", &core::Context::leave_waits, py::arg("lost_peer"));

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mori import ccl as ccl
     from mori import cpp as cpp
     from mori import ep as ep
     from mori import io as io
@@ -42,7 +43,7 @@ _HOME = dict.fromkeys(_ERRORS, "mori.errors") | {
     "load_kernel": "mori.compiler",
     "unique_id": "mori.bootstrap",
 }
-_SUBMODULES = ("cpp", "ep", "io", "shmem", "topology")
+_SUBMODULES = ("ccl", "cpp", "ep", "io", "shmem", "topology")
 
 __all__ = [*sorted(_HOME), *_SUBMODULES, "cmake_dir", "include_dir"]
 

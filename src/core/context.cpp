@@ -30,6 +30,10 @@ const char* wait_name(Wait wait) {
       return "shmem.wait_until";
     case Wait::team:
       return "shmem collective";
+    case Wait::collective:
+      return "ccl: a step";
+    case Wait::packet:
+      return "ccl: a packet";
     case Wait::dispatch_counts:
       return "ep.dispatch: row counts";
     case Wait::dispatch_rows:

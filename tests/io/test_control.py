@@ -157,7 +157,7 @@ def test_who_does_not_let_go_is_cut_off(start: Start) -> None:
     assert a.log("lost")
 
 
-def test_a_killed_peer_is_noticed_at_once(start: Start) -> None:
+def test_a_killed_peer_is_noticed_in_milliseconds(start: Start) -> None:
     a, b = start("A", 1), start("B", 2)
     a.connect(b)
     b.kill()

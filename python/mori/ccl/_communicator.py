@@ -1,0 +1,290 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""`Communicator`: the collectives of mori.ccl. docs/ccl_guide.md is the guide, docs/ccl.md tells how they work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mori._same import check_same
+from mori.ccl._kinds import Algorithm, Op, algorithm, element_types, reduction
+from mori.ccl._launch import MOST_MEMBERS, Launcher, Sizes
+from mori.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mori.context import Context
+
+__all__ = ["Communicator"]
+
+#: symmetric memory, and the largest messages in bytes that go by packets and in one shot, by device kind
+_CPU_SIZES, _GPU_SIZES = Sizes(4, 1 << 20, 1 << 10), Sizes(32, 1 << 18, 1 << 10)
+_CPU_LIMITS, _GPU_LIMITS = (0, 1 << 12), (1 << 16, 1 << 18)
+
+
+class Communicator:
+    """Some ranks of a context that call collectives together, in the same order. Not thread-safe.
+
+    Collective over the whole context, also for ranks outside of `ranks` (an ordered list of ranks of the context, by
+    default all; at most 64), who cannot call anything afterwards. `chunk_bytes` is the size of a staging buffer, of
+    which each of `blocks` blocks has three; every rank gives the same. Attributes: `rank` (number among the members,
+    -1 outside), `size`, `ranks`, `ctx`.
+
+    Tensors are contiguous, on the context's device, of any alignment and length, in ordinary or symmetric memory. Calls
+    are queued on torch's current stream and can be captured in CUDA graphs; on the CPU they have happened on return.
+    Wrong arguments raise ConfigError before anything is launched; a dead rank PeerLost, a late one TimeoutError, here
+    or at the next call.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        *,
+        ranks: Sequence[int] | None = None,
+        chunk_bytes: int | None = None,
+        blocks: int | None = None,
+    ) -> None:
+        ctx.ready()
+        members = list(range(ctx.world_size)) if ranks is None else [int(rank) for rank in ranks]
+        if not members or len(set(members)) != len(members) or not all(0 <= r < ctx.world_size for r in members):
+            raise ConfigError(f"ranks={members} must be different ranks of 0..{ctx.world_size - 1}")
+        if len(members) > MOST_MEMBERS:
+            raise ConfigError(f"ranks has {len(members)} members; allowed are {MOST_MEMBERS}")
+        if ctx.transport != "p2p":
+            raise ConfigError(f"transport={ctx.transport!r}: mori.ccl reaches peers by load and store ('p2p') only")
+        usual = _CPU_SIZES if ctx.synchronous else _GPU_SIZES
+        for name, value in (("chunk_bytes", chunk_bytes), ("blocks", blocks)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be positive")
+        sizes = Sizes(blocks or usual.blocks, chunk_bytes or usual.chunk_bytes, usual.packet_words)
+        agreed = {"ranks": members, "chunk_bytes": chunk_bytes, "blocks": blocks}
+        check_same(ctx.mesh, "mori.ccl.Communicator", agreed, timeout=ctx.timeout)
+        self.ctx, self.ranks, self.size = ctx, tuple(members), len(members)
+        self._launcher = Launcher(ctx, members, sizes.rounded(len(members)))
+        self.rank = self._launcher.index
+        self._limits = _CPU_LIMITS if ctx.synchronous else _GPU_LIMITS
+
+    def all_reduce(
+        self, x: torch.Tensor, *, op: str = "sum", out: torch.Tensor | None = None, algorithm: str = "auto"
+    ) -> torch.Tensor:
+        """The sum of all members' `x`, of equal shape and dtype, on every member: the same bits everywhere, by every
+        algorithm. `op`: "sum", "avg", "min", "max", "prod". `out`: a fresh tensor, or `x` itself for in place.
+        `algorithm`: "auto", "one_shot", "two_shot" or "ll", which is for elements of up to 4 bytes."""
+        self._check_sum("x", x)
+        out = self._result(x, out, x.shape)
+        chosen = self._choose(algorithm, x)
+        self._sum(Op.all_reduce, op, x, out, x.numel(), chosen)
+        return out
+
+    def reduce(
+        self, x: torch.Tensor, root: int = 0, *, op: str = "sum", out: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """As all_reduce, on member `root` only; None elsewhere, where `out` is left alone."""
+        self._check_sum("x", x)
+        self._check_root(root)
+        result = self._result(x, out, x.shape) if self.rank == root else None
+        self._sum(Op.reduce, op, x, x if result is None else result, x.numel(), Algorithm.one_shot, root)
+        return result
+
+    def reduce_scatter(self, x: torch.Tensor, *, op: str = "sum", out: torch.Tensor | None = None) -> torch.Tensor:
+        """The part of this member of the sum: `x` is [size * n, ...], the result [n, ...]; `out` may be that part."""
+        self._check_sum("x", x)
+        out = self._result(x, out, self._part("x", x))
+        self._sum(Op.reduce_scatter, op, x, out, out.numel(), Algorithm.one_shot)
+        return out
+
+    def all_gather(self, x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+        """All members' `x`, [n, ...] of equal shape, in a row: [size * n, ...]. `x` may be its part of `out`."""
+        self._check("x", x)
+        out = self._result(x, out, self._whole(x))
+        self._move(Op.all_gather, x, out, x)
+        return out
+
+    def gather(self, x: torch.Tensor, root: int = 0, *, out: torch.Tensor | None = None) -> torch.Tensor | None:
+        """As all_gather, on member `root` only; None elsewhere."""
+        self._check("x", x)
+        self._check_root(root)
+        result = self._result(x, out, self._whole(x)) if self.rank == root else None
+        self._move(Op.gather, x, x if result is None else result, x, root)
+        return result
+
+    def broadcast(self, x: torch.Tensor, root: int = 0) -> torch.Tensor:
+        """Fills every member's `x`, of equal size, with that of member `root`. In place."""
+        self._check("x", x)
+        self._check_root(root)
+        self._move(Op.broadcast, x, x, x, root)
+        return x
+
+    def scatter(self, x: torch.Tensor | None, out: torch.Tensor, root: int = 0) -> torch.Tensor:
+        """Part i of `x`, [size * n, ...], which only `root` gives, into `out`, [n, ...], of member i."""
+        self._check("out", out)
+        self._check_root(root)
+        if self.rank == root:
+            if x is None:
+                raise ConfigError("x=None on the root of a scatter; it must be a tensor")
+            self._check("x", x)
+            self._check_shape("out", out, self._part("x", x), x.dtype)
+        self._move(Op.scatter, out if x is None or self.rank != root else x, out, out, root)
+        return out
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        *,
+        out: torch.Tensor | None = None,
+        send: Sequence[int] | None = None,
+        receive: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Part i of `x` to member i; the result has the part from member j as its part j.
+
+        Without splits parts are equal, [size * n, ...], and `out` may be `x`. With `send` and `receive`, the rows
+        (along dimension 0) for and from each member, they may differ, and be 0; `out` must not overlap `x` then. What a
+        member sends must be what the other receives: ConfigError on the receiver otherwise. Splits travel to the device
+        at the call, so with them a call cannot be captured."""
+        self._check("x", x)
+        if send is None and receive is None:
+            self._part("x", x)
+            out = self._result(x, out, x.shape)
+            self._move(Op.all_to_all, x, out, x, parts=self.size)
+            return out
+        splits, rows = self._splits(x, send, receive)
+        out = self._result(x, out, (rows, *x.shape[1:]))
+        if x.numel() and out.data_ptr() < _end(x) and x.data_ptr() < _end(out):
+            raise ConfigError("out overlaps x; with splits they must be apart")
+        self._launcher.start(
+            Op.all_to_all,
+            source=x.data_ptr(),
+            dest=out.data_ptr(),
+            nbytes=max(_bytes(x), _bytes(out)),
+            splits=splits.data_ptr(),
+        )
+        return out
+
+    def barrier(self) -> None:
+        """Returns (on a GPU: lets the stream go on) when all members have called it."""
+        self._check_member()
+        self._launcher.start(Op.barrier)
+
+    def __repr__(self) -> str:
+        return f"<mori.ccl.Communicator member {self.rank} of {self.size} on {self.ctx.device}>"
+
+    # Choosing.
+
+    def _choose(self, name: str, x: torch.Tensor) -> Algorithm:
+        asked = algorithm(name)
+        packets, one_shot = self._limits
+        if asked is Algorithm.ll and x.element_size() > 4:
+            raise ConfigError(f"algorithm='ll' is for elements of up to 4 bytes; x is {x.dtype}")
+        if asked is not None:
+            return asked
+        nbytes = _bytes(x)
+        if nbytes <= packets and x.element_size() <= 4:
+            return Algorithm.ll
+        return Algorithm.one_shot if nbytes <= one_shot or self.size == 1 else Algorithm.two_shot
+
+    # Launching.
+
+    def _sum(
+        self, op: Op, how: str, x: torch.Tensor, out: torch.Tensor, count: int, chosen: Algorithm, root: int = 0
+    ) -> None:
+        self._launcher.start(
+            op,
+            source=x.data_ptr(),
+            dest=out.data_ptr(),
+            count=count,
+            nbytes=_bytes(x),
+            dtype=x.dtype,
+            reduction=reduction(how),
+            algorithm=chosen,
+            root=root,
+        )
+
+    def _move(
+        self, op: Op, x: torch.Tensor, out: torch.Tensor, part: torch.Tensor, root: int = 0, parts: int = 1
+    ) -> None:
+        count = _bytes(part) // parts
+        self._launcher.start(
+            op, source=x.data_ptr(), dest=out.data_ptr(), count=count, nbytes=count * self.size, root=root
+        )
+
+    # Checking.
+
+    def _check_member(self) -> None:
+        if self.rank < 0:
+            raise ConfigError(f"rank {self.ctx.rank} is not a member: ranks={list(self.ranks)}")
+        self.ctx.ready()
+
+    def _check(self, name: str, tensor: torch.Tensor) -> None:
+        import torch
+
+        self._check_member()
+        if not isinstance(tensor, torch.Tensor):
+            raise ConfigError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+        if tensor.device.type != self.ctx.device.type or (tensor.device.index or 0) != (self.ctx.device.index or 0):
+            raise ConfigError(f"{name} is on {tensor.device}, the context on {self.ctx.device}")
+        if not tensor.is_contiguous():
+            raise ConfigError(f"{name} has strides {tuple(tensor.stride())}; it must be contiguous")
+
+    def _check_sum(self, name: str, tensor: torch.Tensor) -> None:
+        self._check(name, tensor)
+        if tensor.dtype not in element_types():
+            raise ConfigError(f"{name} is {tensor.dtype}; allowed: {_names(element_types())}")
+
+    def _check_root(self, root: int) -> None:
+        if isinstance(root, bool) or not isinstance(root, int) or not 0 <= root < self.size:
+            raise ConfigError(f"root={root!r} is not a member: 0..{self.size - 1}")
+
+    def _check_shape(self, name: str, tensor: torch.Tensor, shape: Sequence[int], dtype: Any) -> None:
+        if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
+            raise ConfigError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}; wanted {dtype} {tuple(shape)}")
+
+    def _result(self, x: torch.Tensor, out: torch.Tensor | None, shape: Sequence[int]) -> torch.Tensor:
+        if out is None:
+            return x.new_empty(tuple(shape))
+        self._check("out", out)
+        self._check_shape("out", out, shape, x.dtype)
+        return out
+
+    def _part(self, name: str, x: torch.Tensor) -> tuple[int, ...]:
+        if x.dim() == 0 or x.shape[0] % self.size:
+            raise ConfigError(f"{name} has shape {tuple(x.shape)}; dimension 0 must be a multiple of {self.size}")
+        return (x.shape[0] // self.size, *x.shape[1:])
+
+    def _whole(self, x: torch.Tensor) -> tuple[int, ...]:
+        return (self.size * x.shape[0], *x.shape[1:]) if x.dim() else (self.size,)
+
+    def _splits(
+        self, x: torch.Tensor, send: Sequence[int] | None, receive: Sequence[int] | None
+    ) -> tuple[torch.Tensor, int]:
+        """mori::CclArgs::splits on the device, and how many rows come in."""
+        import torch
+
+        if send is None or receive is None:
+            raise ConfigError("send and receive must both be given, or neither")
+        if x.dim() == 0:
+            raise ConfigError("x has no dimension to split")
+        row = math.prod(x.shape[1:]) * x.element_size()
+        table: list[int] = []
+        for name, rows in (("send", send), ("receive", receive)):
+            if len(rows) != self.size or any(n < 0 for n in rows):
+                raise ConfigError(f"{name}={list(rows)} must be {self.size} numbers, none negative")
+            sizes = [int(n) * row for n in rows]
+            table += [sum(sizes[:i]) for i in range(self.size)] + sizes
+        if sum(send) != x.shape[0]:
+            raise ConfigError(f"send={list(send)} has a sum of {sum(send)}; x has {x.shape[0]} rows")
+        return torch.tensor(table, dtype=torch.int64, device=x.device), sum(receive)
+
+
+def _bytes(x: torch.Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _end(x: torch.Tensor) -> int:
+    return x.data_ptr() + _bytes(x)
+
+
+def _names(dtypes: Collection[Any]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)

@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: 2026 The MoRI authors
+# SPDX-License-Identifier: MIT
+"""A communicator's symmetric memory, and one launch of the kernels in src/ops/ccl."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mori import _core
+from mori.ccl._kinds import Algorithm, Op, Reduction, element_types
+
+if TYPE_CHECKING:
+    from mori.context import Context
+
+__all__ = ["Launcher", "Sizes"]
+
+MOST_MEMBERS = 64  # mori::kCclMembers
+_HEAD = struct.Struct("<7Q")  # mori::CclArgs behind its World: signals .. packet_words
+_TAIL = struct.Struct("<5Q6I64s")  # source .. ranks
+_CALL = struct.Struct("<IIIIQI")
+_GRAIN = 16
+_LANES = 512  # the kernels' launch bound
+_LANE_BYTES = 64  # of a block's part, before more warps are worth while
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of a communicator's symmetric memory; the same on all ranks."""
+
+    blocks: int  # most of a launch
+    chunk_bytes: int  # of a staging buffer, of which a block has three
+    packet_words: int  # 4 bytes of payload each, of a block
+
+    def rounded(self, members: int) -> Sizes:
+        grain = _GRAIN * members
+        return dataclasses.replace(self, chunk_bytes=-(-self.chunk_bytes // grain) * grain)
+
+
+class Launcher:
+    """One rank's. `members` are ranks of the context, this one among them."""
+
+    def __init__(self, ctx: Context, members: Sequence[int], sizes: Sizes) -> None:
+        n = len(members)
+        self.ctx, self.sizes, self.members = ctx, sizes, n
+        self._device = ctx.core_device
+        parts = (  # of CclArgs, in its order: signals, digests, counters, staging, packets
+            sizes.blocks * n * 8,
+            sizes.blocks * 2 * n * 8,
+            sizes.blocks * 2 * 8,
+            sizes.blocks * 3 * sizes.chunk_bytes,
+            sizes.blocks * 2 * n * sizes.packet_words * 8,
+        )
+        self._memory = ctx.heap.allocate(sum(-(-part // 256) * 256 for part in parts), purpose="ccl", fill=0)
+        places, at = [], int(self._memory.offset)
+        for part in parts:
+            places.append(at)
+            at += -(-part // 256) * 256
+        self.index = members.index(ctx.rank) if ctx.rank in members else -1
+        self._head: bytes = ctx.core.world + _HEAD.pack(*places, sizes.chunk_bytes, sizes.packet_words)
+        self._ranks = bytes(members)
+        self._lanes = int(self._device.properties.warp_size)
+        self._args_bytes = len(self._head) + _TAIL.size
+        self._move = self._function("ccl_move", "ccl_move")
+        self._sums = {dtype: self._function(e.unit, e.kernel) for dtype, e in element_types().items()}
+        self._most = self._agreed_blocks()
+
+    def _function(self, unit: str, kernel: str) -> Any:
+        return self._device.function(unit, kernel, self._args_bytes)
+
+    def _agreed_blocks(self) -> int:
+        """Collective over the context. The most blocks that every rank can launch, of any kernel."""
+        mine = self.sizes.blocks
+        if not self.ctx.synchronous:
+            functions = (self._move, *self._sums.values())
+            mine = min(mine, *(self.ctx.core.resident_blocks(f, _LANES // self._lanes, 16) for f in functions))
+        mine = min(mine, self.ctx.default_blocks or mine)
+        answers = self.ctx.mesh.exchange("ccl.blocks", mine.to_bytes(4, "little"), timeout=self.ctx.timeout)
+        return min(int.from_bytes(answer.payload, "little") for answer in answers)
+
+    def start(
+        self,
+        op: Op,
+        *,
+        source: int = 0,
+        dest: int = 0,
+        count: int = 0,
+        nbytes: int = 0,
+        dtype: Any = None,
+        reduction: Reduction = Reduction.sum,
+        algorithm: Algorithm = Algorithm.one_shot,
+        root: int = 0,
+        splits: int = 0,
+    ) -> None:
+        """Queues a collective of `count` elements, or bytes where there is no dtype, a part; `nbytes` is what a member
+        sends or gets in all. On the CPU it has happened, or raises, when this returns."""
+        function = self._move if dtype is None else self._sums[dtype]
+        if self.ctx.synchronous and self._lanes == 1:
+            warps = 1
+        else:
+            warps = max(1, min(_LANES, -(-nbytes // _LANE_BYTES)) // self._lanes)
+        least = 1 << 16 if algorithm is not Algorithm.ll else 4 * _LANES
+        # with splits members have different amounts, and must launch the same number of blocks
+        blocks = self._most if splits else max(1, min(self._most, -(-nbytes // least)))
+        kind = 0 if dtype is None else element_types()[dtype].number
+        digest = zlib.crc32(_CALL.pack(op, reduction, algorithm, root, 0 if splits else count, kind)) + 1
+        tail = _TAIL.pack(
+            source, dest, count, splits, digest, op, reduction, algorithm, root, self.index, self.members, self._ranks
+        )
+        shape = _core.LaunchShape(blocks, warps, 16)
+        self._device.launch(function, shape, self.ctx.stream(), self._head + tail)
+        if self.ctx.synchronous:
+            self.ctx.check()

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: 2026 The MoRI authors
+// SPDX-License-Identifier: MIT
+//
+// One block of one member: where its memory is, how it meets the same block of the others, and what every
+// collective does with parts. docs/ccl.md, "One step".
+#pragma once
+#include "src/core/device/collective.hpp"
+#include "src/ops/ccl/ccl_args.hpp"
+#include "src/transport/p2p/p2p.hpp"
+
+namespace mori {
+inline namespace MORI_TARGET_NAMESPACE {
+namespace ccl {
+
+inline constexpr uint64_t kGrain = 16;  // bytes; parts of blocks and steps are multiples of it
+
+MORI_DEVICE uint64_t round_up(uint64_t value, uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+MORI_DEVICE uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+/// How much of [at, at + piece) is there, of something of `bytes` bytes.
+MORI_DEVICE uint64_t clipped(uint64_t at, uint64_t piece, uint64_t bytes) {
+  return at < bytes ? smaller(piece, bytes - at) : 0;
+}
+
+struct Member {
+  const CclArgs& a;
+  Block group;
+  uint64_t turn;  ///< of the next step
+
+  MORI_DEVICE Member(const CclArgs& args, uint32_t* flag)
+      : a(args), group{flag}, turn(load_relaxed<Scope::device>(counter(0))) {}
+
+  MORI_DEVICE uint64_t* counter(uint32_t which) const {
+    return peer_pointer<uint64_t>(a.world, a.world.rank, a.counters) + block_id() * 2 + which;
+  }
+  /// The i-th member behind mine: not everybody at member 0 first.
+  MORI_DEVICE uint32_t behind(uint32_t i) const { return (a.index + i) % a.members; }
+  template <class T>
+  MORI_DEVICE T* of(uint32_t member, uint64_t offset) const {
+    return peer_pointer<T>(a.world, a.ranks[member], offset);
+  }
+  MORI_DEVICE char* in(uint32_t member) const {
+    return of<char>(member, a.staging + (block_id() * 3 + (turn & 1)) * a.chunk_bytes);
+  }
+  MORI_DEVICE char* out(uint32_t member) const {
+    return of<char>(member, a.staging + (block_id() * 3 + 2) * a.chunk_bytes);
+  }
+
+  /// Every member's block is here. Callers: the block. Orders: the blocks' earlier writes before all members'
+  /// later accesses, system-wide. Fails: false on the deadline (Wait::collective), or when a member calls
+  /// something else (Refusal::mismatch), if `checked`.
+  [[nodiscard]] MORI_DEVICE bool meet(bool checked) const {
+    const uint64_t signals = a.signals + block_id() * a.members * sizeof(uint64_t);
+    const uint64_t* mine = of<uint64_t>(a.index, signals);
+    const uint64_t epoch = load_relaxed<Scope::system>(mine + a.index) + 1;
+    const uint64_t digests = a.digests + (block_id() * 2 + (epoch & 1)) * a.members * sizeof(uint64_t);
+    group.sync();  // all lanes have read it, and their writes come before the signals
+    for (uint32_t i = group.lane(); i < a.members; i += group.lanes()) {
+      const uint32_t member = behind(i + 1);
+      if (checked) {
+        store_relaxed<Scope::system>(of<uint64_t>(member, digests) + a.index, a.digest);
+      }
+      store_release<Scope::system>(of<uint64_t>(member, signals) + a.index, epoch);
+    }
+    bool came = true;
+    for (uint32_t i = group.lane(); i < a.members && came; i += group.lanes()) {
+      came = wait_until(a.world, mine + i, epoch, Wait::collective, a.ranks[i]);
+      if (checked) {
+        const uint64_t theirs = load_relaxed<Scope::system>(of<uint64_t>(a.index, digests) + i);
+        if (came && theirs != a.digest) {
+          fail(a.world, Wait::none, Refusal::mismatch, a.ranks[i], a.digest, theirs);
+          came = false;
+        }
+      }
+    }
+    return group.all(came);
+  }
+
+  /// Goes through `bytes` in steps, in each of them a piece of at most `most` bytes by every block. put(at,
+  /// piece) fills in(mine), take(at, piece) reads behind the meeting, and says whether to go on; what they
+  /// find beyond the end is not theirs. Nothing to move is a call too, which a member may take for something
+  /// else. Callers: the block.
+  template <class Put, class Take>
+  MORI_DEVICE void each_step(uint64_t bytes, uint64_t most, Put put, Take take) {
+    const uint64_t share = round_up((bytes + grid_blocks() - 1) / grid_blocks(), kGrain);
+    const uint64_t piece = smaller(most / kGrain * kGrain, share == 0 ? kGrain : share);
+    bool first = true, going = true;
+    MORI_NO_UNROLL
+    for (uint64_t base = 0; going && (first || base < bytes); base += piece * grid_blocks()) {
+      const uint64_t at = base + block_id() * piece;
+      put(at, piece);
+      going = meet(first) && take(at, piece);
+      ++turn;
+      first = false;
+    }
+    finish(0, turn);
+  }
+  /// Leaves a counter for the next launch.
+  MORI_DEVICE void finish(uint32_t which, uint64_t value) const {
+    group.sync();
+    if (group.lane() == 0) store_relaxed<Scope::device>(counter(which), value);
+  }
+};
+
+}  // namespace ccl
+}  // namespace MORI_TARGET_NAMESPACE
+}  // namespace mori
