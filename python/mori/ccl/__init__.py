@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mori.ccl._communicator import Communicator as Communicator
+    from mori.ccl._process_group import register_backend as register_backend
 
-_HOME = {"Communicator": "_communicator"}
+_HOME = {"Communicator": "_communicator", "register_backend": "_process_group"}
 __all__ = sorted(_HOME)
 
 
