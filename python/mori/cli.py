@@ -292,7 +292,14 @@ def bench_shmem(
             show_default=False,
         ),
     ] = "",
-    transport: Annotated[str, typer.Option(metavar="p2p", help="What carries the bytes.")] = "p2p",
+    transport: Annotated[
+        str,
+        typer.Option(
+            metavar="p2p|ibgda",
+            help="What carries the bytes: load and store, or queues of a software NIC (--device cpu), which adds "
+            "put_quiet and put_rate to --op.",
+        ),
+    ] = "p2p",
     peers: Annotated[
         str,
         typer.Option(metavar="nvshmem", help="Measure these too (--device cuda, 2 ranks).", show_default=False),
@@ -311,12 +318,13 @@ def bench_shmem(
     """Operations inside kernels: bandwidth, latency and rates beside their limits, verified before and after."""
     from .bench import ShmemSettings, run_shmem
     from .bench.io_settings import parse_bytes
-    from .bench.shmem_settings import OPS
+    from .bench.shmem_settings import OPS, QUEUE_OPS
     from .errors import ConfigError
 
+    every = (*OPS, *QUEUE_OPS) if transport == "ibgda" else tuple(OPS)
     try:
         settings = ShmemSettings(
-            ranks=ranks, device=device.value, ops=_words(op) if op else tuple(OPS), scopes=_words(scope),
+            ranks=ranks, device=device.value, ops=_words(op) if op else every, scopes=_words(scope),
             blocks=tuple(_number("blocks", count) for count in _words(blocks)),
             sizes=tuple(parse_bytes(size, name="sizes") for size in _words(sizes)), transport=transport,
             peers=_words(peers), iters=iters, seed=seed, timeout_s=timeout,

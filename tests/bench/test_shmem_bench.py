@@ -14,7 +14,7 @@ from mori.bench import ShmemSettings, nvshmem_peer, run_shmem, shmem_rank
 from mori.bench.shmem_kernels import SOURCES
 from mori.bench.shmem_rank import LIMIT, ShmemResult, wire_bytes
 from mori.bench.shmem_run import assemble
-from mori.bench.shmem_settings import OPS, ShmemCase
+from mori.bench.shmem_settings import OPS, QUEUE_OPS, ShmemCase
 from mori.bench.verify import Mismatch
 from mori.cli import app
 from mori.errors import ConfigError
@@ -33,6 +33,8 @@ BAD = [
     (["--sizes", "12"], "sizes"),
     (["--sizes", "2G"], "sizes"),
     (["--transport", "pigeon"], "transport"),
+    (["--transport", "ibgda", "--device", "cuda"], "transport=ibgda with device=cuda"),
+    (["--op", "put_rate"], "op"),
     (["--peers", "nvshmem"], "device=cuda"),
     (["--peers", "smoke"], "peers"),
     (["--ranks", "1"], "ranks"),
@@ -93,12 +95,23 @@ def test_a_run_measures_all_operations(tmp_path):
     assert "put signal" in result.output
 
 
+def test_a_run_over_queues(monkeypatch):
+    monkeypatch.setenv("MORI_IBGDA_PROVIDER", "ionic")
+    ops = ("put", "get", "put_signal", "atomic", "barrier", "put_quiet", "put_rate")
+    report = run_shmem(ShmemSettings(transport="ibgda", ops=ops, sizes=(8, 4096), iters=4))
+    rates = [row for row in report.rows if row.op == "put_rate"]
+    assert [row.scope for row in rates] == ["1 queue", "8 queues"]
+    assert all(row.backend == "ibgda" and row.verified and row.median_us > 0 and row.limit_us for row in report.rows)
+    assert {row.op for row in report.rows} >= {"put", "get", "atomic_add", "barrier", "put_quiet"}
+    assert all(row.million_per_s for row in rates) and "ionic" in report.meta.notes[0]
+
+
 def test_three_ranks_meet():
     report = run_shmem(ShmemSettings(ranks=3, ops=("barrier", "reduce", "alltoall"), sizes=(1000,), iters=4))
     assert [row.op for row in report.rows] == ["barrier", "reduce", "alltoall"]
 
 
-@pytest.mark.parametrize("op", ["put", "get", "put_signal", "atomic", "reduce"])
+@pytest.mark.parametrize("op", ["put", "get", "put_signal", "atomic", "reduce", "put_quiet", "put_rate"])
 def test_wrong_results_end_the_run(op, monkeypatch):
     """Each rank expects what only it knows; fork takes the change along."""
     rank = shmem_rank._Rank
@@ -111,7 +124,8 @@ def test_wrong_results_end_the_run(op, monkeypatch):
         return atomic(self, case)
 
     monkeypatch.setattr(rank, "_atomic", count_wrongly)
-    settings = ShmemSettings(ops=(op,), sizes=(64,), iters=4)
+    transport = "ibgda" if op in QUEUE_OPS else "p2p"
+    settings = ShmemSettings(ops=(op,), sizes=(64,), iters=4, transport=transport)
     with pytest.raises(RankError) as caught:
         run_ranks(shmem_rank.run_rank, 2, settings, 0, "", mode="fork", timeout=60)
     assert any("Mismatch" in text for text in caught.value.tracebacks.values()), caught.value

@@ -115,6 +115,7 @@ def test_nothing_is_lost_early_or_twice(program: Program, shape: dict[str, int],
 
 
 FAMILIES = {"mlx5": 1, "bnxt_re": 2, "ionic": 3}
+SOFT_WRAPS = WRAPS | {"far": 1 << 60}  # in entries: a position of bnxt_re is three times as far
 SOFT_SHAPES = {
     "1024-lanes": {"lanes": 1, "blocks": 1024, "operations": 60, "queues": 4, "depth": 128},
     "small-ring": {"lanes": 1, "blocks": 16, "operations": 3000, "queues": 2, "depth": 8},
@@ -153,11 +154,15 @@ def test_a_failed_entry_ends_every_wait_on_its_queue(program: Program, family: i
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", SOFT_WRAPS.values(), ids=SOFT_WRAPS)
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("shape", SOFT_SHAPES.values(), ids=SOFT_SHAPES)
-def test_a_million_operations_over_the_software_nic(program: Program, shape: dict[str, int], family: int) -> None:
+def test_a_million_operations_over_the_software_nic(
+    program: Program, shape: dict[str, int], family: int, first: int
+) -> None:
     lanes = shape["lanes"] * shape["blocks"] * shape.get("warps", 1)
-    outcome = program.run(family=family, faults=2, **{**shape, "operations": 1_100_000 // lanes})
+    starts = {"first": first, "first_completion": first}
+    outcome = program.run(family=family, faults=2, **starts, **{**shape, "operations": 1_100_000 // lanes})
     assert outcome.status == 0, outcome.output
     assert int(outcome.output.split()[1]) > 1_000_000
 

@@ -35,6 +35,8 @@ _MOST_LANES = 1024 * 512  # groups of one launch, at most
 _KERNELS: dict[str, dict[str, tuple[str, ...]]] = {
     "bandwidth": {"rma": ("bench_put", "bench_get", "bench_copy")},
     "latency": {"latency": ("bench_p", "bench_put_signal", "bench_bare")},
+    "round_trip": {"rma": ("bench_put_quiet",), "latency": ("bench_bare",)},
+    "rate": {"rma": ("bench_put_rate", "bench_bare_put")},
     "atomic": {"atomics": ("bench_atomic_add", "bench_atomic_fetch_add", "bench_bare_add")},
     "meeting": {"collectives": ("bench_sync", "bench_barrier", "bench_exchange")},
     "collective": {
@@ -42,6 +44,8 @@ _KERNELS: dict[str, dict[str, tuple[str, ...]]] = {
         "rma": ("bench_copy",),
     },
 }
+#: Limits load and store into the peer's memory, whatever carries the bytes otherwise.
+_LIMITS = ("bench_copy", "bench_bare", "bench_bare_add", "bench_bare_put", "bench_exchange")
 
 
 class BenchArgs(ctypes.Structure):
@@ -62,7 +66,7 @@ class BenchArgs(ctypes.Structure):
         ("peer", ctypes.c_uint32),
         ("scope", ctypes.c_uint32),
         ("check", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("queues", ctypes.c_uint32),
     ]
 
 
@@ -82,6 +86,8 @@ class Place:
         self._workspace = ctx.empty((_WORKSPACE_BYTES,), torch.uint8, fill=0)
         #: Private.
         self.source = torch.zeros(room, dtype=torch.uint8, device=ctx.device)
+        if ctx.heap.fabric is not None:  # what a NIC reads and writes is registered
+            ctx.heap.fabric.add_region(self.source.data_ptr(), room)
         groups = _MOST_LANES if ctx.device.type != "cpu" else 1024
         self._times = torch.zeros(2 * groups, dtype=torch.int64, device=ctx.device)
         self._wrong = torch.zeros(1, dtype=torch.int64, device=ctx.device)
@@ -126,13 +132,16 @@ class Place:
         """Runs a kernel once and waits for it. Raises what it recorded."""
         module = self._module(unit)
         signals = self.signals if signals is None else signals
+        world = self.ctx.world
+        if kernel in _LIMITS:
+            world.bases, world.fabric = self.ctx.heap.bases_address, 0
         arguments = BenchArgs(
-            world=self.ctx.world, team=self._team,
+            world=world, team=self._team,
             target=(self.landing if target is None else target).data_ptr(),
             source=0 if in_shared else (self.source if source is None else source).data_ptr(),
             signals=signals.data_ptr(), times=self._times.data_ptr(), wrong=self._wrong.data_ptr(), bytes=nbytes,
             first_round=self._round, rounds=rounds, samples=samples, peer=peer,
-            scope=SCOPES.index(case.scope), check=check,
+            scope=SCOPES.index(case.scope), check=check, queues=case.queues,
         )  # fmt: skip
         if unit in _NUMBERED:
             self._round += rounds * samples

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import environment, set_environment
 from .cores import bind
 from .progress import Pulse
 from .shmem_kernels import Place
-from .shmem_settings import ShmemCase, ShmemSettings
+from .shmem_settings import QUEUES, WORD, ShmemCase, ShmemSettings
 from .verify import Mismatch
 
 __all__ = ["LIMIT", "ShmemResult", "run_rank", "wire_bytes"]
@@ -49,11 +50,15 @@ def run_rank(rank: int, size: int, uid: Any, settings: ShmemSettings, devices: i
         torch.cuda.set_device(device)
         stream: Any = torch.cuda.Stream
         torch.cuda.set_stream(stream(device))
+    elif settings.over_queues:  # the NIC's thread finds a core of its own where there is one
+        set_environment(environment() | {"MORI_IBGDA_QUEUES": str(QUEUES)})
     else:
         bind(rank)
     cases = settings.cases()
-    room = max(16, *(landing_bytes(case, size) for case in cases))
-    with mori.init(uid=uid, rank=rank, world_size=size, device=device, heap_bytes=room + (16 << 20)) as ctx:
+    room = max(64 * QUEUES, *(landing_bytes(case, size) for case in cases))
+    with mori.init(
+        uid=uid, rank=rank, world_size=size, device=device, heap_bytes=room + (16 << 20), transport=settings.transport
+    ) as ctx:
         place = Place(ctx, room)
         place.load({case.kind for case in cases})
         bench = _Rank(ctx, place, settings)
@@ -92,6 +97,7 @@ class _Rank:
         """By implementation; empty on a rank that does nothing in this case."""
         kinds = {
             "bandwidth": self._bandwidth, "latency": self._latency, "atomic": self._atomic,
+            "round_trip": self._round_trip, "rate": self._rate,
             "meeting": self._meeting, "collective": self._collective,
         }  # fmt: skip
         found = kinds[case.kind](case)
@@ -212,6 +218,54 @@ class _Rank:
                 body(count)
                 times[name].append(self.place.samples_ns(count) / operations)
         return {name: np.concatenate(parts) for name, parts in times.items()}
+
+    # Over queues: rank 0 puts words into rank 1's memory.
+
+    def _round_trip(self, case: ShmemCase) -> dict[str, Any]:
+        """Limit: a word there and back, both ranks' processors looking for it."""
+        place, words = self.place, self._words(case)
+        go = self._only_first(
+            lambda n: place.launch("rma", "bench_put_quiet", case, rounds=case.rounds, samples=n, peer=1)
+        )
+
+        def bare(samples: int) -> None:
+            if self.rank <= 1:
+                place.launch("latency", "bench_bare", case, rounds=case.rounds, samples=samples, peer=self.peer)
+            else:
+                place.advance(case.rounds * samples)
+
+        times = self._turns(go, bare, case.rounds)
+        self._landed(case, words)
+        return times if self.rank == 0 else {}
+
+    def _rate(self, case: ShmemCase) -> dict[str, Any]:
+        words = self._words(case)
+        times: dict[str, list[float]] = {"mori": [], LIMIT: []}
+        for turn in range(-_WARMUP, self.settings.iters):
+            for name, kernel in (("mori", "bench_put_rate"), (LIMIT, "bench_bare_put")):
+                if self.rank == 0:
+                    self.place.launch("rma", kernel, case, rounds=case.rounds, peer=1)
+                    if turn >= 0:
+                        times[name].append(self.place.span_ns(1) / case.rounds)
+        self._landed(case, words)
+        return dict(times) if self.rank == 0 else {}
+
+    def _only_first(self, body: Any) -> Any:
+        return lambda samples: body(samples) if self.rank == 0 else None
+
+    def _words(self, case: ShmemCase) -> NDArray[np.uint8]:
+        """What rank 0 puts into each of rank 1's words."""
+        data = self._data(WORD, 0, 6 + case.queues)
+        self._fill(self.place.source, data)
+        self.place.landing.fill_(0xA5)
+        self.ctx.barrier()
+        return data
+
+    def _landed(self, case: ShmemCase, word: NDArray[np.uint8]) -> None:
+        self.ctx.barrier()
+        if self.rank == 1:
+            for queue in range(case.queues):
+                self._same(case, self.place.landing[64 * queue :], word)
 
     # Atomics: rank 0 adds to a word of rank 1.
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import load
 from ..errors import ConfigError
 from . import nvshmem_peer
 from .machine import commit, gpu_count, machine, version
@@ -46,6 +47,10 @@ def run_shmem(settings: ShmemSettings, *, pulse: str = "") -> Report:
             raise error.__cause__ from None
         raise
     notes = [f"{settings.ranks} ranks share {gpus} GPU: threads of one process, a stream each"] if crowded else []
+    if settings.over_queues:
+        family = load().ibgda_provider
+        family = "mlx5" if family == "auto" else family
+        notes.append(f"queues in {family} format, served by a software NIC: a thread of each rank")
     theirs: dict[str, dict[int, NDArray[np.float64]]] = {}
     if "nvshmem" in settings.peers:
         left_s = max(10.0, settings.timeout_s - (time.monotonic() - started))
@@ -108,10 +113,10 @@ def _row(settings: ShmemSettings, case: ShmemCase, impl: str, us: NDArray[np.flo
         ranks=settings.ranks,
         backend=settings.transport,
         bytes=case.bytes or None,
-        scope=case.scope,
+        scope=f"{case.queues} queue" + "s" * (case.queues > 1) if case.kind == "rate" else case.scope,
         sms=case.blocks,
         samples=len(us),
-        million_per_s=round(lanes / timing.median_us, 3) if case.kind == "atomic" else None,
+        million_per_s=round(lanes / timing.median_us, 3) if case.kind in ("atomic", "rate") else None,
         verified=True,
     )
     row.median_us, row.p10_us, row.p90_us = (

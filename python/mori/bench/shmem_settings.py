@@ -16,7 +16,7 @@ import dataclasses
 from ..errors import ConfigError
 from .settings import DEVICES, MAX_RANKS, one_of, within
 
-__all__ = ["OPS", "PEERS", "SCOPES", "ShmemCase", "ShmemSettings"]
+__all__ = ["OPS", "PEERS", "QUEUES", "QUEUE_OPS", "SCOPES", "ShmemCase", "ShmemSettings"]
 
 #: What --op may name, and how it is measured.
 OPS = {
@@ -32,9 +32,12 @@ OPS = {
     "alltoall": "collective",
     "reduce": "collective",
 }
+#: And over queues of a NIC.
+QUEUE_OPS = {"put_quiet": "round_trip", "put_rate": "rate"}
 SCOPES = ("thread", "warp", "block")
 PEERS = ("nvshmem",)
-TRANSPORTS = ("p2p",)
+TRANSPORTS = ("p2p", "ibgda")
+QUEUES = 8  # to each peer, over which put_rate goes
 MAX_BLOCKS = 512
 MAX_BYTES = 1 << 30
 WORD = 8
@@ -54,6 +57,7 @@ class ShmemCase:
     blocks: int = 1
     warps: int = 1
     rounds: int = 1  # operations of a sample
+    queues: int = 1  # of put_rate
 
     @property
     def label(self) -> str:
@@ -81,10 +85,15 @@ class ShmemSettings:
         within("ranks", self.ranks, 2, MAX_RANKS)
         within("iters", self.iters, 4, 100_000)
         one_of("transport", self.transport, TRANSPORTS)
+        if self.over_queues and self.on_gpu:
+            raise ConfigError(
+                f"transport=ibgda with device={self.device}: the software NIC moves host memory only; use device=cpu"
+            )
+        known = {**OPS, **QUEUE_OPS} if self.over_queues else OPS
         if not self.ops:
-            raise ConfigError(f"op='' names nothing to measure; allowed are {', '.join(OPS)}")
+            raise ConfigError(f"op='' names nothing to measure; allowed are {', '.join(known)}")
         for op in self.ops:
-            one_of("op", op, tuple(OPS))
+            one_of("op", op, tuple(known))
         for scope in self.scopes:
             one_of("scope", scope, SCOPES)
         for blocks in self.blocks:
@@ -104,6 +113,10 @@ class ShmemSettings:
     def on_gpu(self) -> bool:
         return self.device != "cpu"
 
+    @property
+    def over_queues(self) -> bool:
+        return self.transport == "ibgda"
+
     def cases(self) -> list[ShmemCase]:
         """In the order in which they are measured."""
         scopes = self.scopes or (SCOPES if self.on_gpu else ("block",))
@@ -113,6 +126,8 @@ class ShmemSettings:
             "bandwidth": lambda op: self._bandwidth(op, scopes, sizes, blocks),
             "latency": lambda op: self._latency(op, scopes, sizes),
             "atomic": lambda op: self._atomic(blocks),
+            "round_trip": lambda op: [ShmemCase(op, "round_trip", WORD, rounds=200)],
+            "rate": lambda op: [ShmemCase(op, "rate", WORD, rounds=10_000, queues=count) for count in (1, QUEUES)],
             "meeting": lambda op: [self._met(op, "meeting", 0, scope) for scope in scopes],
             "collective": lambda op: [
                 self._met(op, "collective", size, scope)
@@ -121,7 +136,7 @@ class ShmemSettings:
                 if size <= _LONGEST_COLLECTIVE and scope != "thread"
             ],
         }
-        return [case for op in self.ops for case in makers[OPS[op]](op)]
+        return [case for op in self.ops for case in makers[{**OPS, **QUEUE_OPS}[op]](op)]
 
     def _rounds(self, traffic: int, most: int, least: int = 2) -> int:
         return max(least, min(most, _TRAFFIC[self.device] // max(1, traffic)))

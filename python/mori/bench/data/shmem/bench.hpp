@@ -24,8 +24,8 @@ struct ShmemBenchArgs {
   uint32_t samples;
   uint32_t peer;
   BenchScope scope;
-  uint32_t check;  // 1: look at what arrives in each round; such a launch is not timed
-  uint32_t reserved;
+  uint32_t check;   // 1: look at what arrives in each round; such a launch is not timed
+  uint32_t queues;  // over which puts go in turn
 };
 static_assert(sizeof(ShmemBenchArgs) == sizeof(World) + sizeof(shmem::Team) + 7 * 8 + 6 * 4,
               "layout of shmem_kernels.py");

@@ -35,6 +35,46 @@ MORI_KERNEL(bench_get, ShmemBenchArgs, 1024) {
   });
 }
 
+/// One lane puts 8 bytes and waits until they are there. The first 8 of `source`.
+MORI_KERNEL(bench_put_quiet, ShmemBenchArgs, 1024) {
+  if (block_id() != 0 || block_lane() != 0) return;
+  const Thread group;
+  bench::sample(args, group, [&](uint64_t) {
+    shmem::putmem_nbi(group, args.world, global<void>(args.target), global<const void>(args.source), 8,
+                      args.peer);
+    shmem::quiet(group, args.world);
+    return true;
+  });
+}
+
+/// One lane puts 8 bytes `rounds` times, over `queues` in turn, 64 bytes apart, and then completes them.
+MORI_KERNEL(bench_put_rate, ShmemBenchArgs, 1024) {
+  if (block_id() != 0 || block_lane() != 0) return;
+  const Thread group;
+  const uint64_t start = clock_ticks();
+  for (uint32_t round = 0; round < args.rounds; ++round) {
+    const uint32_t queue = round % args.queues;
+    shmem::putmem_nbi(group, shmem::Ctx(args.world, queue), global<char>(args.target) + 64 * queue,
+                      global<const void>(args.source), 8, args.peer);
+  }
+  for (uint32_t queue = 0; queue < args.queues; ++queue) {
+    shmem::quiet(group, shmem::Ctx(args.world, queue));
+  }
+  bench::note_span(args, group, 0, start);
+}
+
+/// Its limit: bare stores.
+MORI_KERNEL(bench_bare_put, ShmemBenchArgs, 1024) {
+  if (block_id() != 0 || block_lane() != 0) return;
+  char* theirs = shmem::ptr(args.world, global<char>(args.target), args.peer);
+  const uint64_t start = clock_ticks();
+  for (uint32_t round = 0; round < args.rounds; ++round) {
+    store_relaxed<Scope::system>(reinterpret_cast<uint64_t*>(theirs + 64 * (round % args.queues)),
+                                 *global<const uint64_t>(args.source));
+  }
+  bench::note_span(args, Thread{}, 0, start);
+}
+
 /// The limit of both on a CPU: the C library's copy, the same shares, into the peer's memory or (check = 1)
 /// out of it. On GPUs the limit is the copy engine.
 MORI_KERNEL(bench_copy, ShmemBenchArgs, 1024) {
