@@ -21,6 +21,7 @@ void bind_ep(py::module_& module);
 void bind_io(py::module_& module);
 void bind_io_bench(py::module_& module);
 void bind_ibgda(py::module_& module);
+void bind_nics(py::module_& module);
 
 namespace {
 
@@ -60,6 +61,6 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = mori::kVersion;
   py::register_local_exception_translator(translate);
   for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_fabric, bind_shmem, bind_ep,
-                     bind_io, bind_io_bench, bind_ibgda})
+                     bind_io, bind_io_bench, bind_ibgda, bind_nics})
     bind(module);
 }

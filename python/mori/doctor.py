@@ -41,8 +41,8 @@ def examine() -> dict[str, Any]:
     """Everything that `mori doctor` prints, as plain values.
 
     targets {"cpu", "cuda", "hip": bool}, kernels {folder, files}, built {target: compiler, or what was
-    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, rdma {devices, why}, limits, environment,
-    missing [{what, needed_for, get}], errors {question: what went wrong}.
+    missing}, versions, drivers {kind: {devices, why}}, gpus, nics, rdma {devices, why}, posting [{what, found, do}],
+    limits, environment, missing [{what, needed_for, get}], errors {question: what went wrong}.
     """
     errors: dict[str, str] = {}
 
@@ -63,6 +63,7 @@ def examine() -> dict[str, Any]:
         "gpus": ask("gpus", _gpus, []),
         "nics": ask("nics", _nics, []),
         "rdma": ask("rdma", _rdma, {"devices": [], "why": ""}),
+        "posting": ask("posting", _posting, []),
         "limits": ask("limits", _limits, {}),
         "environment": ask("environment", _environment, {}),
     }
@@ -158,6 +159,13 @@ def _rdma() -> dict[str, Any]:
     return {"devices": devices, "why": why}
 
 
+def _posting() -> list[dict[str, str]]:
+    """Whether kernels could post to the NICs (IBGDA)."""
+    from . import _doctor_nics
+
+    return _doctor_nics.examine()
+
+
 def _limits() -> dict[str, Any]:
     import resource
 
@@ -229,6 +237,7 @@ def _sections(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("GPUs", [_gpu_line(gpu) for gpu in report["gpus"]] or ["none"]),
         ("NICs", [_nic_line(nic) for nic in report["nics"]] or ["none"]),
         ("RDMA", [_rdma_line(device) for device in report["rdma"]["devices"]] or [report["rdma"]["why"]]),
+        ("kernels that post to NICs", [_posting_line(check) for check in report["posting"]]),
         (
             "versions",
             [f"{name} {version or 'not installed'}" for name, version in report["versions"].items()],
@@ -267,6 +276,10 @@ def _nic_line(nic: dict[str, Any]) -> str:
 def _rdma_line(device: dict[str, Any]) -> str:
     state = device["problem"] or f"{device['address']}, MTU {device['mtu']}"
     return f"{device['name']} {state}"
+
+
+def _posting_line(check: dict[str, str]) -> str:
+    return f"{check['what']}: {check['found']}" + (f"\n      {check['do']}" if check["do"] else "")
 
 
 def _limit_lines(limits: dict[str, Any]) -> list[str]:

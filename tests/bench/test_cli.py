@@ -144,7 +144,7 @@ def test_doctor_answers_in_json():
     report = json.loads(result.output)
     assert set(report["targets"]) == {"cpu", "cuda", "hip"}
     assert all(isinstance(built, bool) for built in report["targets"].values())
-    assert {"kernels", "versions", "drivers", "gpus", "nics", "limits", "missing", "errors"} <= set(report)
+    assert {"kernels", "versions", "drivers", "gpus", "nics", "posting", "limits", "missing", "errors"} <= set(report)
 
 
 QUESTIONS = (
@@ -154,6 +154,7 @@ QUESTIONS = (
     "_drivers",
     "_gpus",
     "_nics",
+    "_posting",
     "_limits",
     "_environment",
     "_missing",

@@ -99,7 +99,7 @@ Request request(uint64_t number, uint64_t buffer, const RegionKeys& keys) {
   r.remote = 0x1122334455667000 + number * 8;
   r.rkey = 0xcafebabe;
   r.local = buffer + number % 64;
-  r.lkey = keys.lkey;
+  r.lkey = keys.local;
   r.length = 1 + uint32_t(number * 977 % 100'000);
   switch (number % 5) {
     case 0:

@@ -19,6 +19,7 @@
 
 #include "src/transport/ibgda/control/direct.hpp"
 #include "src/transport/ibgda/control/mapper.hpp"
+#include "src/transport/ibgda/keys.hpp"
 #include "src/transport/ibgda/types.hpp"
 #include "src/transport/verbs/memory.hpp"
 #include "src/transport/verbs/port.hpp"
@@ -50,11 +51,6 @@ struct QueueEnd {
   uint32_t psn = 0;
   uint8_t reads = 1;   ///< that this end has in flight
   uint8_t serves = 1;  ///< that this end answers at once
-};
-
-struct RegionKeys {
-  uint32_t lkey = 0;
-  uint32_t rkey = 0;
 };
 
 class HardwareNic {

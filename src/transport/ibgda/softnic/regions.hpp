@@ -11,12 +11,9 @@
 #include <random>
 #include <vector>
 
-namespace mori::ibgda {
+#include "src/transport/ibgda/keys.hpp"
 
-struct RegionKeys {
-  uint32_t local = 0;   ///< lkey: what my requests read and write here
-  uint32_t remote = 0;  ///< rkey: what my peers' requests do
-};
+namespace mori::ibgda {
 
 class Regions {
  public:
