@@ -35,8 +35,8 @@ STRUCTS = {
     "Context": "ibv_context",
 }
 FIELDS = {
-    "DeviceAttr": "vendor_id atomic_cap max_mr_size max_qp max_qp_wr max_sge max_sge_rd max_cqe max_qp_rd_atom max_qp_init_rd_atom "
-    "max_pkeys phys_port_cnt",
+    "DeviceAttr": "vendor_id atomic_cap max_mr_size max_qp max_qp_wr max_sge max_sge_rd max_cqe max_qp_rd_atom "
+    "max_qp_init_rd_atom max_pkeys phys_port_cnt",
     "PortAttr": "state max_mtu active_mtu gid_tbl_len max_msg_sz lid link_layer flags",
     "GidEntry": "gid gid_index gid_type",
     "Mr": "addr length lkey rkey",
