@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """The command `mori`: measure, look at the machine, find out what is missing.
 
-    mori bench ep --ranks 4 --tokens 128    mori bench io    mori bench shmem    mori topo
+    mori bench ep --ranks 4 --tokens 128    mori bench io    mori bench shmem    mori bench ccl    mori topo
     mori doctor    mori env
 
 Exit codes: 0 all went well, 1 a wrong result or a rank that failed, 2 a bad argument, named in the message.
@@ -343,6 +343,62 @@ def bench_shmem(
         write_json(report, json)
     if plot is not None:
         shmem_report.draw(report, plot)
+
+
+@bench.command("ccl")
+def bench_ccl(
+    ranks: Annotated[int, typer.Option(help="Ranks to start, 2 to 64.")] = 2,
+    device: Annotated[str, typer.Option(metavar="cpu", help="Where ranks run; GPUs are not measured yet.")] = "cpu",
+    op: Annotated[
+        str,
+        typer.Option(metavar="OP[,OP]", help="all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, reduce."),
+    ] = "all_reduce,all_gather,reduce_scatter,all_to_all",
+    sizes: Annotated[
+        str, typer.Option(metavar="BYTES[,BYTES]", help="As nccl-tests counts them, such as 4K,64M.")
+    ] = "4K,64K,1M,16M",
+    dtype: Annotated[str, typer.Option(metavar="fp32|bf16|int32", help="Of the elements.")] = "fp32",
+    algo: Annotated[
+        str, typer.Option(metavar="NAME[,NAME]", help="Of all_reduce: auto, one_shot, two_shot, ll.")
+    ] = "auto",
+    peers: Annotated[
+        str, typer.Option(metavar="gloo,mpi", help="Measure these too, in the same run.", show_default=False)
+    ] = "",
+    iters: Annotated[int, typer.Option(help="Timed calls of each case, at most; of large ones fewer.")] = 50,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the report there.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw it there (needs matplotlib).", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the data.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds that the whole run may take.")] = 300.0,
+) -> None:
+    """Collectives, beside gloo and MPI and the copy that is their limit; every result is checked."""
+    from .bench import CclSettings, run_ccl
+    from .bench.io_settings import parse_bytes
+    from .errors import ConfigError
+
+    try:
+        settings = CclSettings(
+            ranks=ranks, device=device, ops=_words(op), dtype=dtype, algorithms=_words(algo),
+            sizes=tuple(parse_bytes(size, name="sizes") for size in _words(sizes)), peers=_words(peers), iters=iters,
+            seed=seed, timeout_s=timeout,
+        )  # fmt: skip
+        _check_files(json, plot)
+    except ConfigError as error:
+        _refuse(error)
+    report = _run(lambda pulse: run_ccl(settings, pulse=pulse))
+    if report is None:
+        return
+    from .bench import ccl_report
+    from .bench.report import write_json
+
+    _show(report, ccl_report.ccl_table(report))
+    if json is not None:
+        write_json(report, json)
+    if plot is not None:
+        ccl_report.draw(report, plot)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ What is counted and how it is timed: docs/benchmark.md.
 
 from __future__ import annotations
 
+from .ccl_run import run_ccl
+from .ccl_settings import CclSettings
 from .io_run import run_io
 from .io_settings import IoSettings
 from .launch import run_ep
@@ -19,4 +21,15 @@ from .settings import EpSettings
 from .shmem_run import run_shmem
 from .shmem_settings import ShmemSettings
 
-__all__ = ["EpSettings", "IoSettings", "Report", "Row", "ShmemSettings", "run_ep", "run_io", "run_shmem"]
+__all__ = [
+    "CclSettings",
+    "EpSettings",
+    "IoSettings",
+    "Report",
+    "Row",
+    "ShmemSettings",
+    "run_ccl",
+    "run_ep",
+    "run_io",
+    "run_shmem",
+]

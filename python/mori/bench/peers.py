@@ -109,8 +109,11 @@ def torch_peer(
             dist.destroy_process_group()
 
 
-def mpi_peer(settings: EpSettings, timeout_s: float) -> tuple[list[dict[str, Spans]], str]:
-    """Every rank's spans of MPI's Alltoallv, run under mpirun, or a note that says why there are none."""
+def mpi_peer(
+    settings: Any, timeout_s: float, module: str = "mori.bench.mpi_main"
+) -> tuple[list[dict[str, Spans]], str]:
+    """Every rank's spans of `module`, run under mpirun, or a note that says why there are none. `settings` has `ranks`,
+    and is what the module reads."""
     mpirun = shutil.which("mpirun")
     if mpirun is None:
         return [], "mpi skipped: no mpirun found (Debian, Ubuntu: apt install openmpi-bin libopenmpi-dev)"
@@ -129,7 +132,7 @@ def mpi_peer(settings: EpSettings, timeout_s: float) -> tuple[list[dict[str, Spa
     with tempfile.TemporaryDirectory(prefix="mori-bench-") as folder:
         question, answer = Path(folder, "settings.json"), Path(folder, "spans.json")
         question.write_bytes(msgspec.json.encode(settings))
-        command = [mpirun, *flags, "-n", str(settings.ranks), sys.executable, "-m", "mori.bench.mpi_main"]
+        command = [mpirun, *flags, "-n", str(settings.ranks), sys.executable, "-m", module]
         code, text = _run([*command, str(question), str(answer)], timeout_s)
         if code is None:
             return [], f"mpi gave no result within {timeout_s:g} s"
