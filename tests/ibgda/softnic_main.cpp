@@ -2,16 +2,18 @@
 // SPDX-License-Identifier: MIT
 //
 // The software NIC by itself, posted to from one thread by the families' own encoders.
-//   softnic_main checks|faults|fuzz FAMILY NUMBER
+//   softnic_main checks|faults|fuzz|stages FAMILY NUMBER
 // checks: each mistake in an entry, a register or a request is found and named; NUMBER is not used.
 // faults: all faults at once, from counters near every wrap: NUMBER requests, each done once, in order.
 // fuzz: NUMBER random rings, records and registers; the NIC neither crashes nor hangs.
+// stages: what each stage of NUMBER puts costs, on stderr; NUMBER is a multiple of 128.
 // Prints what was wrong; exit status 1 when something was.
 #include <sched.h>
 
 #include <algorithm>
 
 #include "tests/ibgda/softnic_mistakes.hpp"
+#include "tests/ibgda/softnic_stages.hpp"
 
 namespace {
 
@@ -190,7 +192,10 @@ void faults(Family family, uint64_t count) {
       while (done < i) {
         Completion c;
         if (!b.wait(c)) return complain(who + "request " + std::to_string(done) + " was not done");
-        if (c.failed) return complain(who + "status " + std::to_string(c.status));
+        if (c.failed) {
+          for (const std::string& sentence : b.nic.violations()) complain(who + sentence);
+          return complain(who + "status " + std::to_string(c.status));
+        }
         done = (c.completed - b.queue.first_position) / unit;
       }
       std::memcpy(&fetched, b.here + 4088, 8);
@@ -261,6 +266,8 @@ int main(int argc, char** argv) {
   if (what == "checks") checks(family);
   if (what == "faults") faults(family, number);
   if (what == "fuzz") fuzz(family, number);
+  if (what == "stages") stages(family, number);
+  if (what == "stages") rate(family, number);
   printf("%s\n", mistakes == 0 ? "ok" : "WRONG");
   return mistakes == 0 ? 0 : 1;
 }

@@ -47,6 +47,11 @@ def test_random_rings_do_no_harm(program: Path, family: str) -> None:
     run(program, "fuzz", family, 20_000)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stages_are_timed(program: Path, family: str) -> None:
+    run(program, "stages", family, 1280)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("family", FAMILIES)
