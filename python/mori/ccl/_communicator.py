@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mori._same import check_same
 from mori.ccl._kinds import Algorithm, Op, algorithm, element_types, reduction
-from mori.ccl._launch import MOST_MEMBERS, Launcher, Sizes
+from mori.ccl._launch import MOST_MEMBERS, Call, Launcher, Sizes
 from mori.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Communicator:
         chunk_bytes: int | None = None,
         blocks: int | None = None,
     ) -> None:
+        import torch
+
         ctx.ready()
         members = list(range(ctx.world_size)) if ranks is None else [int(rank) for rank in ranks]
         if not members or len(set(members)) != len(members) or not all(0 <= r < ctx.world_size for r in members):
@@ -65,6 +67,7 @@ class Communicator:
         self.ctx, self.ranks, self.size = ctx, tuple(members), len(members)
         self._launcher = Launcher(ctx, members, sizes.rounded(len(members)))
         self.rank = self._launcher.index
+        self._device, self._tensor_type, self._element_types = ctx.device, torch.Tensor, element_types()
         self._limits = _CPU_LIMITS if ctx.synchronous else _GPU_LIMITS
 
     def all_reduce(
@@ -125,7 +128,7 @@ class Communicator:
         if self.rank == root:
             if x is None:
                 raise ConfigError("x=None on the root of a scatter; it must be a tensor")
-            self._check("x", x)
+            self._check_tensor("x", x)
             self._check_shape("out", out, self._part("x", x), x.dtype)
         self._move(Op.scatter, out if x is None or self.rank != root else x, out, out, root)
         return out
@@ -154,19 +157,14 @@ class Communicator:
         out = self._result(x, out, (rows, *x.shape[1:]))
         if x.numel() and out.data_ptr() < _end(x) and x.data_ptr() < _end(out):
             raise ConfigError("out overlaps x; with splits they must be apart")
-        self._launcher.start(
-            Op.all_to_all,
-            source=x.data_ptr(),
-            dest=out.data_ptr(),
-            nbytes=max(_bytes(x), _bytes(out)),
-            splits=splits.data_ptr(),
-        )
+        call = Call(Op.all_to_all, nbytes=max(_bytes(x), _bytes(out)), split=True)
+        self._launcher.start(call, x.data_ptr(), out.data_ptr(), splits.data_ptr())
         return out
 
     def barrier(self) -> None:
         """Returns (on a GPU: lets the stream go on) when all members have called it."""
         self._check_member()
-        self._launcher.start(Op.barrier)
+        self._launcher.start(Call(Op.barrier))
 
     def __repr__(self) -> str:
         return f"<mori.ccl.Communicator member {self.rank} of {self.size} on {self.ctx.device}>"
@@ -190,25 +188,14 @@ class Communicator:
     def _sum(
         self, op: Op, how: str, x: torch.Tensor, out: torch.Tensor, count: int, chosen: Algorithm, root: int = 0
     ) -> None:
-        self._launcher.start(
-            op,
-            source=x.data_ptr(),
-            dest=out.data_ptr(),
-            count=count,
-            nbytes=_bytes(x),
-            dtype=x.dtype,
-            reduction=reduction(how),
-            algorithm=chosen,
-            root=root,
-        )
+        call = Call(op, count, _bytes(x), x.dtype, reduction(how), chosen, root)
+        self._launcher.start(call, x.data_ptr(), out.data_ptr())
 
     def _move(
         self, op: Op, x: torch.Tensor, out: torch.Tensor, part: torch.Tensor, root: int = 0, parts: int = 1
     ) -> None:
         count = _bytes(part) // parts
-        self._launcher.start(
-            op, source=x.data_ptr(), dest=out.data_ptr(), count=count, nbytes=count * self.size, root=root
-        )
+        self._launcher.start(Call(op, count, count * self.size, root=root), x.data_ptr(), out.data_ptr())
 
     # Checking.
 
@@ -217,34 +204,37 @@ class Communicator:
             raise ConfigError(f"rank {self.ctx.rank} is not a member: ranks={list(self.ranks)}")
         self.ctx.ready()
 
-    def _check(self, name: str, tensor: torch.Tensor) -> None:
-        import torch
-
-        self._check_member()
-        if not isinstance(tensor, torch.Tensor):
+    def _check_tensor(self, name: str, tensor: torch.Tensor) -> None:
+        if not isinstance(tensor, self._tensor_type):
             raise ConfigError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-        if tensor.device.type != self.ctx.device.type or (tensor.device.index or 0) != (self.ctx.device.index or 0):
-            raise ConfigError(f"{name} is on {tensor.device}, the context on {self.ctx.device}")
+        if tensor.device != self._device:
+            raise ConfigError(f"{name} is on {tensor.device}, the context on {self._device}")
         if not tensor.is_contiguous():
             raise ConfigError(f"{name} has strides {tuple(tensor.stride())}; it must be contiguous")
 
+    def _check(self, name: str, tensor: torch.Tensor) -> None:
+        """Of the first tensor of a call."""
+        self._check_member()
+        self._check_tensor(name, tensor)
+
     def _check_sum(self, name: str, tensor: torch.Tensor) -> None:
         self._check(name, tensor)
-        if tensor.dtype not in element_types():
-            raise ConfigError(f"{name} is {tensor.dtype}; allowed: {_names(element_types())}")
+        if tensor.dtype not in self._element_types:
+            raise ConfigError(f"{name} is {tensor.dtype}; allowed: {_names(self._element_types)}")
 
     def _check_root(self, root: int) -> None:
         if isinstance(root, bool) or not isinstance(root, int) or not 0 <= root < self.size:
             raise ConfigError(f"root={root!r} is not a member: 0..{self.size - 1}")
 
     def _check_shape(self, name: str, tensor: torch.Tensor, shape: Sequence[int], dtype: Any) -> None:
-        if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape):
+        if tensor.dtype != dtype or tensor.shape != shape:
             raise ConfigError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}; wanted {dtype} {tuple(shape)}")
 
     def _result(self, x: torch.Tensor, out: torch.Tensor | None, shape: Sequence[int]) -> torch.Tensor:
         if out is None:
-            return x.new_empty(tuple(shape))
-        self._check("out", out)
+            return x.new_empty(shape)
+        if out is not x:
+            self._check_tensor("out", out)
         self._check_shape("out", out, shape, x.dtype)
         return out
 

@@ -8,7 +8,7 @@ import dataclasses
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mori import _core
 from mori.ccl._kinds import Algorithm, Op, Reduction, element_types
@@ -16,13 +16,15 @@ from mori.ccl._kinds import Algorithm, Op, Reduction, element_types
 if TYPE_CHECKING:
     from mori.context import Context
 
-__all__ = ["Launcher", "Sizes"]
+__all__ = ["MOST_MEMBERS", "Call", "Launcher", "Sizes"]
 
 MOST_MEMBERS = 64  # mori::kCclMembers
 _HEAD = struct.Struct("<7Q")  # mori::CclArgs behind its World: signals .. packet_words
-_TAIL = struct.Struct("<5Q6I64s")  # source .. ranks
-_CALL = struct.Struct("<IIIIQI")
+_WHERE = struct.Struct("<4Q")  # source .. splits
+_TAIL = struct.Struct("<Q6I64s")  # digest .. ranks
+_ALIKE = struct.Struct("<IIIIQI")
 _GRAIN = 16
+_MOST_PREPARED = 4096
 _LANES = 512  # the kernels' launch bound
 _LANE_BYTES = 64  # of a block's part, before more warps are worth while
 
@@ -38,6 +40,25 @@ class Sizes:
     def rounded(self, members: int) -> Sizes:
         grain = _GRAIN * members
         return dataclasses.replace(self, chunk_bytes=-(-self.chunk_bytes // grain) * grain)
+
+
+class Call(NamedTuple):
+    """All of a collective but where its operands are."""
+
+    op: Op
+    amount: int = 0  # elements of a part; bytes where there is no dtype
+    nbytes: int = 0  # that a member sends or gets in all
+    dtype: Any = None
+    reduction: Reduction = Reduction.sum
+    algorithm: Algorithm = Algorithm.one_shot
+    root: int = 0
+    split: bool = False
+
+
+class _Prepared(NamedTuple):
+    function: Any
+    shape: Any
+    tail: bytes  # of the arguments
 
 
 class Launcher:
@@ -63,7 +84,8 @@ class Launcher:
         self._head: bytes = ctx.core.world + _HEAD.pack(*places, sizes.chunk_bytes, sizes.packet_words)
         self._ranks = bytes(members)
         self._lanes = int(self._device.properties.warp_size)
-        self._args_bytes = len(self._head) + _TAIL.size
+        self._args_bytes = len(self._head) + _WHERE.size + _TAIL.size
+        self._prepared: dict[Call, _Prepared] = {}
         self._move = self._function("ccl_move", "ccl_move")
         self._sums = {dtype: self._function(e.unit, e.kernel) for dtype, e in element_types().items()}
         self._most = self._agreed_blocks()
@@ -81,36 +103,31 @@ class Launcher:
         answers = self.ctx.mesh.exchange("ccl.blocks", mine.to_bytes(4, "little"), timeout=self.ctx.timeout)
         return min(int.from_bytes(answer.payload, "little") for answer in answers)
 
-    def start(
-        self,
-        op: Op,
-        *,
-        source: int = 0,
-        dest: int = 0,
-        count: int = 0,
-        nbytes: int = 0,
-        dtype: Any = None,
-        reduction: Reduction = Reduction.sum,
-        algorithm: Algorithm = Algorithm.one_shot,
-        root: int = 0,
-        splits: int = 0,
-    ) -> None:
-        """Queues a collective of `count` elements, or bytes where there is no dtype, a part; `nbytes` is what a member
-        sends or gets in all. On the CPU it has happened, or raises, when this returns."""
-        function = self._move if dtype is None else self._sums[dtype]
+    def start(self, call: Call, source: int = 0, dest: int = 0, splits: int = 0) -> None:
+        """Queues a collective. On the CPU it has happened, or raises, when this returns."""
+        prepared = self._prepared.get(call)
+        if prepared is None:
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._prepared.clear()
+            prepared = self._prepared[call] = self._prepare(call)
+        args = self._head + _WHERE.pack(source, dest, call.amount, splits) + prepared.tail
+        self._device.launch(prepared.function, prepared.shape, self.ctx.stream(), args)
+        if self.ctx.synchronous:
+            self.ctx.check()
+
+    def _prepare(self, call: Call) -> _Prepared:
+        function = self._move if call.dtype is None else self._sums[call.dtype]
         if self.ctx.synchronous and self._lanes == 1:
             warps = 1
         else:
-            warps = max(1, min(_LANES, -(-nbytes // _LANE_BYTES)) // self._lanes)
-        least = 1 << 16 if algorithm is not Algorithm.ll else 4 * _LANES
+            warps = max(1, min(_LANES, -(-call.nbytes // _LANE_BYTES)) // self._lanes)
+        least = 1 << 16 if call.algorithm is not Algorithm.ll else 4 * _LANES
         # with splits members have different amounts, and must launch the same number of blocks
-        blocks = self._most if splits else max(1, min(self._most, -(-nbytes // least)))
-        kind = 0 if dtype is None else element_types()[dtype].number
-        digest = zlib.crc32(_CALL.pack(op, reduction, algorithm, root, 0 if splits else count, kind)) + 1
+        blocks = self._most if call.split else max(1, min(self._most, -(-call.nbytes // least)))
+        kind = 0 if call.dtype is None else element_types()[call.dtype].number
+        alike = (call.op, call.reduction, call.algorithm, call.root, 0 if call.split else call.amount, kind)
+        digest = zlib.crc32(_ALIKE.pack(*alike)) + 1
         tail = _TAIL.pack(
-            source, dest, count, splits, digest, op, reduction, algorithm, root, self.index, self.members, self._ranks
+            digest, call.op, call.reduction, call.algorithm, call.root, self.index, self.members, self._ranks
         )
-        shape = _core.LaunchShape(blocks, warps, 16)
-        self._device.launch(function, shape, self.ctx.stream(), self._head + tail)
-        if self.ctx.synchronous:
-            self.ctx.check()
+        return _Prepared(function, _core.LaunchShape(blocks, warps, 16), tail)
