@@ -86,7 +86,6 @@ struct Member {
     const uint64_t share = round_up((bytes + grid_blocks() - 1) / grid_blocks(), kGrain);
     const uint64_t piece = smaller(most / kGrain * kGrain, share == 0 ? kGrain : share);
     bool first = true, going = true;
-    MORI_NO_UNROLL
     for (uint64_t base = 0; going && (first || base < bytes); base += piece * grid_blocks()) {
       const uint64_t at = base + block_id() * piece;
       put(at, piece);

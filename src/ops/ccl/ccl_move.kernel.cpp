@@ -26,7 +26,8 @@ MORI_DEVICE bool agree_on_sizes(ccl::Member& m, const Parts& sends, const Parts&
   bool came = m.meet(true);
   longest = 0;
   MORI_NO_UNROLL
-  for (uint32_t from = 0; from < a.members && came; ++from) {
+  for (uint32_t from = 0; from < a.members; ++from) {
+    if (!came) break;
     const uint64_t* theirs = reinterpret_cast<const uint64_t*>(m.in(from));
     MORI_NO_UNROLL
     for (uint32_t i = 0; i < a.members; ++i) {
@@ -83,7 +84,7 @@ MORI_DEVICE void move(ccl::Member& m) {
       },
       [&](uint64_t at, uint64_t piece) {
         MORI_NO_UNROLL
-        for (uint32_t i = 1; takes && i < a.members; ++i) {
+        for (uint32_t i = takes ? 1 : a.members; i < a.members; ++i) {
           const uint32_t from = m.behind(i);
           if (from_root && from != a.root) continue;
           char* to = dest + (from_root ? 0 : gets.begin(from)) + at;

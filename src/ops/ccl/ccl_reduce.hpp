@@ -37,9 +37,9 @@ MORI_DEVICE void reduce_staged(Member& m) {
   m.each_step(
       total, room,
       [&](uint64_t at, uint64_t piece) {
+        const uint32_t end = !puts ? 0 : parted ? a.members : 1;
         MORI_NO_UNROLL
-        for (uint32_t i = parted ? 1 : 0; puts && i < (parted ? a.members : 1u);
-             ++i) {  // nobody stages a part for itself
+        for (uint32_t i = parted ? 1 : 0; i < end; ++i) {  // nobody stages a part for itself
           const Place p = part_of(m.behind(i), at, piece);
           copy(m.group, m.in(a.index) + p.staged, source + p.from, p.bytes);
         }
