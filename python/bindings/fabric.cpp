@@ -13,6 +13,7 @@ void bind_fabric(py::module_& module) {
   using namespace mori::ibgda;
   using release_gil = py::call_guard<py::gil_scoped_release>;
   py::enum_<Family>(module, "NicFamily")
+      .value("none", Family::none)
       .value("mlx5", Family::mlx5)
       .value("bnxt_re", Family::bnxt_re)
       .value("ionic", Family::ionic);
@@ -22,17 +23,19 @@ void bind_fabric(py::module_& module) {
       .value("queue", Path::queue);
   py::class_<RankFabric, std::shared_ptr<RankFabric>>(module, "Fabric")
       .def(py::init([](std::shared_ptr<mori::core::SymmetricHeap> heap, std::vector<Path> paths,
-                       Family family, uint32_t queues_per_peer, uint32_t depth) {
+                       Family family, uint32_t queues_per_peer, uint32_t depth, std::string nic) {
              return std::make_shared<RankFabric>(
-                 std::move(heap), FabricOptions{family, queues_per_peer, depth}, std::move(paths));
+                 std::move(heap), FabricOptions{family, queues_per_peer, depth, std::move(nic)},
+                 std::move(paths));
            }),
            py::arg("heap"), py::arg("paths"), py::kw_only(), py::arg("family"),
            py::arg("queues_per_peer") = FabricOptions{}.queues_per_peer,
-           py::arg("depth") = FabricOptions{}.depth)
+           py::arg("depth") = FabricOptions{}.depth, py::arg("nic") = "")
       .def("offer", [](const RankFabric& f) { return py::bytes(f.offer()); })
       .def("connect", &RankFabric::connect, py::arg("offers"), release_gil())
       .def("follow_heap", &RankFabric::follow_heap, release_gil())
       .def("stop", &RankFabric::stop, release_gil())
+      .def_property_readonly("fixed", &RankFabric::fixed)
       .def_property_readonly("address", &RankFabric::address)
       .def_property_readonly("bases", &RankFabric::bases)
       .def("add_region", &RankFabric::add_region, py::arg("begin"), py::arg("bytes"), release_gil())

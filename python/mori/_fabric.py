@@ -3,7 +3,8 @@
 """Which way leads to which rank, and the queues where that is a NIC's: docs/ibgda.md, "SHMEM over queues".
 
 p2p: load and store into the peer's heap, mapped here. ibgda: kernels post to queues of a NIC. Ranks of one host, all
-that a mesh joins, are reached by p2p unless ibgda is asked for; the NIC is then a software one, a thread of each rank.
+that a mesh joins, are reached by p2p unless ibgda is asked for; the NIC is then a software one, a thread of each rank,
+unless MORI_IBGDA_NIC names one of hardware.
 """
 
 from __future__ import annotations
@@ -30,17 +31,24 @@ def check_transport(transport: str, kind: str, world_size: int) -> str:
         raise ConfigError(f"transport={transport!r}: allowed are {', '.join(_TRANSPORTS)}")
     if transport == "ibgda" and kind != "cpu":
         raise ConfigError(
-            f"transport='ibgda' on a {kind} device: the software NIC moves host memory only; use device='cpu' or 'p2p'"
+            f"transport='ibgda' on a {kind} device: the software NIC moves host memory only, and no NIC of hardware "
+            "has served a GPU yet; use device='cpu' or 'p2p'"
         )
     return "p2p" if transport == "auto" or world_size == 1 else transport
 
 
 def connect(heap: Heap, settings: Config) -> Any:
     """Queues to all other ranks. Collective. Gives a _core.Fabric."""
-    family = "mlx5" if settings.ibgda_provider == "auto" else settings.ibgda_provider
+    family = settings.ibgda_provider
+    if family == "auto":
+        family = "none" if settings.ibgda_nic else "mlx5"  # none: the named NIC's
     ways = [_core.Path.direct if peer == heap.rank else _core.Path.queue for peer in range(heap.world_size)]
     fabric = _core.Fabric(
-        heap.core, ways, family=getattr(_core.NicFamily, family), queues_per_peer=settings.ibgda_queues
+        heap.core,
+        ways,
+        family=getattr(_core.NicFamily, family),
+        queues_per_peer=settings.ibgda_queues,
+        nic=settings.ibgda_nic,
     )
     offers = heap.mesh.exchange("mori.fabric", fabric.offer(), timeout=heap.timeout)
     fabric.connect([offer.payload for offer in offers])

@@ -177,6 +177,13 @@ class Config:
         "auto | mlx5 | bnxt_re | ionic",
         "Whose format queues have where a software NIC serves them; auto is mlx5.",
     )
+    ibgda_nic: str = _variable(
+        "MORI_IBGDA_NIC",
+        "",
+        str,
+        "name of an RDMA device",
+        "The NIC whose queues kernels post to; empty means a software NIC.",
+    )
     ibgda_queues: int = _variable(
         "MORI_IBGDA_QUEUES",
         1,

@@ -280,7 +280,8 @@ class Context:
     def __repr__(self) -> str:
         way = self.transport
         if way == "ibgda":
-            way += f" ({self._settings.ibgda_provider}, software NIC, {self._settings.ibgda_queues} queues per peer)"
+            nic = self._settings.ibgda_nic or "software NIC"
+            way += f" ({self._settings.ibgda_provider}, {nic}, {self._settings.ibgda_queues} queues per peer)"
         return f"<mori.Context rank {self.rank} of {self.world_size} on {self._kind}, peers by {way}>"
 
     def __enter__(self) -> Context:

@@ -23,7 +23,7 @@ import msgspec
 from . import _core
 from ._dlpack import as_tensor
 from ._symmetric import Call, Chunk, Plan, require_none, require_same, round_up
-from .errors import ConfigError, MoriError, TransportError
+from .errors import CapacityError, ConfigError, MoriError, TransportError
 
 if TYPE_CHECKING:
     import torch
@@ -267,6 +267,11 @@ class Heap:
     def _grow(self, nbytes: int) -> None:
         """Collective: one more chunk on every rank, or none on any and a CapacityError."""
         core = self.core
+        if self.fabric is not None and self.fabric.fixed:
+            raise CapacityError(
+                f"the heap's {core.capacity_bytes} bytes are used up, and a NIC of hardware has it registered as it "
+                "is: ask for more from the start (MORI_HEAP_BYTES)"
+            )
         room = max(core.reserve_bytes - core.capacity_bytes, 0)
         nbytes = round_up(nbytes, self._granularity)
         nbytes = max(nbytes, min(round_up(self._chunk_bytes, self._granularity), room))

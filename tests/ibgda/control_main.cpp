@@ -197,7 +197,10 @@ int twins(const NicOptions& options, bool wrong) {
   if (!Mlx5::take(as_theirs, done) || !done.failed || done.status != 0x13 || done.vendor != 0x77) {
     complain("a failed completion is not what we read");
   }
-  nic.remove_region(begin);
+  expect_equal("region", nic.region_bytes(keys.local), sizeof buffer);
+  nic.remove_region(keys.local);
+  expect_equal("region that is gone", nic.region_bytes(keys.local), 0);
+  nic.stop();
   return mistakes != 0;
 }
 

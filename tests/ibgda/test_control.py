@@ -11,6 +11,7 @@ import ctypes
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ class Pretended:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.settings = {"SYSFS_PATH": str(folder), "LD_PRELOAD": str(folder / "kernel.so")}
         for name, text in SYSFS.items():
             file = folder / "class" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +67,14 @@ class Pretended:
             assert done.returncode == 0, done.stderr
 
     def __call__(self, *arguments: str, **environment: str) -> tuple[int, str, str]:
-        settings = {"SYSFS_PATH": str(self.folder), "LD_PRELOAD": str(self.folder / "kernel.so"), **environment}
         command = [str(self.folder / "main"), *arguments]
         done = subprocess.run(
-            command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=100, check=False
+            command,
+            env={**os.environ, **self.settings, **environment},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
         )
         return done.returncode, done.stdout, done.stderr
 
@@ -179,3 +185,25 @@ def test_declarations_are_the_headers(tmp_path: Path, wrong: bool) -> None:
     command = [compiler() or "g++", "-std=c++20", "-fsyntax-only", "-Wno-invalid-offsetof", f"-I{ROOT}"]
     done = subprocess.run([*command, str(tmp_path / "abi.cpp")], capture_output=True, text=True, check=False)
     assert (done.returncode == 0) is not wrong, done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_ranks_over_a_named_nic(nic: Pretended) -> None:
+    """From Python down to the ring: the put waits for the NIC, and its deadline names the peer."""
+    script = Path(__file__).with_name("control_ranks.py")
+    settings = nic.settings | {"MORI_IBGDA_NIC": "fake0"}
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown, other_kind, *lengths, grown, put = done.stdout.splitlines()
+    assert "ibgda (auto, fake0, 1 queues per peer)" in shown
+    assert "ConfigError: offers[1]: rank 1 has 1 queues per peer on a software NIC" in other_kind
+    assert [words.split(": ")[:2] for words in lengths] == [["ConfigError", "offers[1]"]] * 3
+    assert grown.startswith("CapacityError: the heap's 8388608 bytes are used up, and a NIC of hardware has it")
+    assert put.startswith("TimeoutError: ibgda.completion of rank 1 did not come within 3 s")

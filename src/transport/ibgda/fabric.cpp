@@ -5,18 +5,27 @@
 #include <algorithm>
 #include <cstring>
 
-#include "src/transport/ibgda/softnic/softnic.hpp"
-
 namespace mori::ibgda {
 namespace {
 
-/// What one rank tells the others.
+/// What one rank tells the others; behind it, for each rank and queue, what the queue's maker says of its
+/// end.
 struct Offer {
   uint64_t window = 0;
   uint64_t bytes = 0;
   uint32_t rkey = 0;
   uint32_t queues_per_peer = 0;
+  NicKind kind = NicKind::software;
+  uint32_t end_bytes = 0;
 };
+
+const char* words(NicKind kind) { return kind == NicKind::software ? "a software NIC" : "a NIC of hardware"; }
+
+std::unique_ptr<QueueMaker> make_nic(const std::shared_ptr<core::Device>& device,
+                                     const FabricOptions& options) {
+  return options.nic.empty() ? make_software(device, options.family)
+                             : make_hardware(device, options.family, options.nic);
+}
 
 uint64_t take(uint64_t& end, uint64_t bytes) {
   const uint64_t at = end;
@@ -42,24 +51,6 @@ struct RankFabric::Layout {
   }
 };
 
-/// The software NIC and its memory.
-struct RankFabric::Nic {
-  std::shared_ptr<core::Device> device;
-  std::vector<core::HostMemory> memory;
-  uint32_t heap_rkey = 0;
-  SoftNic nic;
-
-  explicit Nic(std::shared_ptr<core::Device> of)
-      : device(std::move(of)), nic([this](uint64_t bytes) {
-          memory.push_back(device->allocate_host(bytes));
-          return memory.back().device;
-        }) {}
-  ~Nic() {
-    nic.stop();
-    for (const core::HostMemory& m : memory) device->free_host(m);
-  }
-};
-
 RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOptions& options,
                        std::vector<Path> paths)
     : heap_(std::move(heap)), options_(options), paths_(std::move(paths)) {
@@ -75,7 +66,7 @@ RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOp
   const uint64_t num_queues = uint64_t(ranks) * options_.queues_per_peer;
   layout_ = std::make_unique<Layout>(ranks, num_queues);
   tables_ = heap_->device()->allocate_host(layout_->bytes);
-  nic_ = std::make_unique<Nic>(heap_->device());
+  nic_ = make_nic(heap_->device(), options_);
   const auto on_device = [&](uint64_t offset) { return tables_.device + offset; };
   fabric() = {.queues = on_device(layout_->queues),
               .heaps = on_device(layout_->heaps),
@@ -89,13 +80,12 @@ RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOp
               .queues_per_peer = options_.queues_per_peer};
   for (uint32_t pe = 0; pe < ranks; ++pe) {
     host<uint64_t>(layout_->bases)[pe] = paths_[pe] == Path::direct ? heap_->address(pe, 0) : 0;
-    for (uint32_t j = 0; j < options_.queues_per_peer && paths_[pe] == Path::queue; ++j) {
-      nic_->nic.create_queue(host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j,
-                             {.family = options_.family, .depth = options_.depth, .peer = pe});
+    for (uint32_t j = 0; j < options_.queues_per_peer && has_queues(pe); ++j) {
+      nic_->create_queue(queue(pe, j), options_.depth, pe);
     }
   }
   add_region(heap_->address(me, 0), heap_->capacity_bytes());
-  fabric().result_lkey = nic_->nic.add_region(fabric().results, kResults * sizeof(Result)).local;
+  fabric().result_lkey = nic_->add_region(fabric().results, kResults * sizeof(Result), false).local;
 }
 
 RankFabric::~RankFabric() {
@@ -103,12 +93,29 @@ RankFabric::~RankFabric() {
   heap_->device()->free_host(tables_);
 }
 
+Queue* RankFabric::queue(uint32_t pe, uint32_t j) const {
+  return host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j;
+}
+
 std::string RankFabric::offer() const {
+  std::string ends;
+  uint32_t end_bytes = 0;
+  for (uint32_t pe = 0; pe < slots(); ++pe) {
+    for (uint32_t j = 0; j < options_.queues_per_peer && has_queues(pe); ++j) {
+      const std::string end = nic_->end(queue(pe, j));
+      end_bytes = uint32_t(end.size());
+      ends.resize(uint64_t(slots()) * options_.queues_per_peer * end_bytes);
+      if (!end.empty())
+        std::memcpy(&ends[(pe * options_.queues_per_peer + j) * end_bytes], end.data(), end_bytes);
+    }
+  }
   const Offer offer{.window = heap_->address(heap_->rank(), 0),
                     .bytes = heap_->capacity_bytes(),
-                    .rkey = nic_->heap_rkey,
-                    .queues_per_peer = options_.queues_per_peer};
-  return {reinterpret_cast<const char*>(&offer), sizeof offer};
+                    .rkey = heap_rkey_,
+                    .queues_per_peer = options_.queues_per_peer,
+                    .kind = nic_->kind(),
+                    .end_bytes = end_bytes};
+  return std::string(reinterpret_cast<const char*>(&offer), sizeof offer) + ends;
 }
 
 void RankFabric::connect(const std::vector<std::string>& offers) {
@@ -116,26 +123,41 @@ void RankFabric::connect(const std::vector<std::string>& offers) {
     throw core::ConfigError("offers: " + std::to_string(offers.size()) + " of " +
                             std::to_string(paths_.size()) + " ranks");
   }
+  const uint32_t queues = options_.queues_per_peer;
   for (uint32_t pe = 0; pe < offers.size(); ++pe) {
+    const std::string who = "offers[" + std::to_string(pe) + "]: ";
     Offer theirs;
-    if (offers[pe].size() != sizeof theirs) {
-      throw core::ConfigError("offers[" + std::to_string(pe) + "]: " + std::to_string(offers[pe].size()) +
-                              " bytes instead of " + std::to_string(sizeof theirs));
-    }
+    const auto check_length = [&](uint64_t bytes, bool good) {
+      if (good) return;
+      throw core::ConfigError(who + std::to_string(offers[pe].size()) + " bytes instead of " +
+                              std::to_string(bytes));
+    };
+    check_length(sizeof theirs, offers[pe].size() >= sizeof theirs);
     std::memcpy(&theirs, offers[pe].data(), sizeof theirs);
+    if (theirs.queues_per_peer != queues || theirs.kind != nic_->kind()) {
+      throw core::ConfigError(who + "rank " + std::to_string(pe) + " has " +
+                              std::to_string(theirs.queues_per_peer) + " queues per peer on " +
+                              words(theirs.kind) + ", rank " + std::to_string(heap_->rank()) + " has " +
+                              std::to_string(queues) + " on " + words(nic_->kind()));
+    }
+    const uint64_t bytes = sizeof theirs + uint64_t(slots()) * queues * theirs.end_bytes;
+    check_length(bytes, offers[pe].size() == bytes);
     host<RemoteHeap>(layout_->heaps)[pe] = {
         .address = theirs.window, .bytes = theirs.bytes, .rkey = theirs.rkey, .path = uint32_t(paths_[pe])};
+    for (uint32_t j = 0; j < queues && has_queues(pe); ++j) {
+      const uint64_t at = sizeof theirs + uint64_t(heap_->rank() * queues + j) * theirs.end_bytes;
+      nic_->connect(queue(pe, j), offers[pe].substr(at, theirs.end_bytes));
+    }
     point_queues(pe);
   }
-  nic_->nic.start();
+  nic_->start();
 }
 
 /// Tells the NIC how much of a peer's window its requests may touch.
 void RankFabric::point_queues(uint32_t pe) {
   const RemoteHeap& heap = host<RemoteHeap>(layout_->heaps)[pe];
-  for (uint32_t j = 0; j < options_.queues_per_peer && paths_[pe] == Path::queue; ++j) {
-    nic_->nic.connect(host<Queue>(layout_->queues) + pe * options_.queues_per_peer + j,
-                      {heap.address, heap.bytes, heap.rkey, heap_->address(pe, 0)});
+  for (uint32_t j = 0; j < options_.queues_per_peer && has_queues(pe); ++j) {
+    nic_->point(queue(pe, j), {heap.address, heap.bytes, heap.rkey, heap_->address(pe, 0)});
   }
 }
 
@@ -143,7 +165,7 @@ void RankFabric::follow_heap() {
   const std::lock_guard lock(regions_mutex_);
   const uint64_t bytes = heap_->capacity_bytes();
   LocalRegion& mine = *host<LocalRegion>(layout_->regions);
-  nic_->nic.resize_region(mine.lkey, bytes);
+  nic_->resize_region(mine.lkey, bytes);
   __atomic_store_n(&mine.end, mine.begin + bytes, __ATOMIC_RELEASE);
   for (uint32_t pe = 0; pe < slots(); ++pe) {
     __atomic_store_n(&host<RemoteHeap>(layout_->heaps)[pe].bytes, bytes, __ATOMIC_RELEASE);
@@ -151,7 +173,7 @@ void RankFabric::follow_heap() {
   }
 }
 
-void RankFabric::stop() { nic_->nic.stop(); }
+void RankFabric::stop() { nic_->stop(); }
 
 uint64_t RankFabric::address() const { return tables_.device; }
 uint64_t RankFabric::bases() const { return tables_.device + layout_->bases; }
@@ -166,8 +188,8 @@ void RankFabric::add_region(uint64_t begin, uint64_t bytes) {
                               " regions are registered, which is all there may be");
   }
   regions[at].begin = begin;
-  const RegionKeys keys = nic_->nic.add_region(begin, bytes);
-  if (at == 0) nic_->heap_rkey = keys.remote;
+  const RegionKeys keys = nic_->add_region(begin, bytes, true);
+  if (at == 0) heap_rkey_ = keys.remote;
   regions[at].lkey = keys.local;
   __atomic_store_n(&regions[at].end, begin + bytes, __ATOMIC_RELEASE);
   if (at == fabric().num_regions) __atomic_store_n(&fabric().num_regions, at + 1, __ATOMIC_RELEASE);
@@ -179,7 +201,7 @@ void RankFabric::remove_region(uint64_t begin) {
   for (uint32_t at = 1; at < fabric().num_regions; ++at) {  // 0 is the heap
     if (regions[at].end == 0 || regions[at].begin != begin) continue;
     __atomic_store_n(&regions[at].end, uint64_t(0), __ATOMIC_RELEASE);
-    nic_->nic.remove_region(regions[at].lkey);
+    nic_->remove_region(regions[at].lkey);
     return;
   }
 }
@@ -192,6 +214,6 @@ bool RankFabric::has_region(uint64_t begin, uint64_t bytes) const {
   });
 }
 
-std::vector<std::string> RankFabric::violations() const { return nic_->nic.violations(); }
+std::vector<std::string> RankFabric::violations() const { return nic_->violations(); }
 
 }  // namespace mori::ibgda

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The MoRI authors
 // SPDX-License-Identifier: MIT
 //
-// One rank's queues to its peers, on the host: makes them on a software NIC of its own, exchanges with the
+// One rank's queues to its peers, on the host: makes them on a NIC (queue_maker.hpp), exchanges with the
 // peers what each must know of the other, and writes the tables that kernels find through World::fabric
 // (docs/ibgda.md, "SHMEM over queues"). Control plane: python/mori/context.py.
 //
@@ -17,14 +17,16 @@
 #include <vector>
 
 #include "src/core/memory/symmetric_heap.hpp"
+#include "src/transport/ibgda/queue_maker.hpp"
 #include "src/transport/ibgda/types.hpp"
 
 namespace mori::ibgda {
 
 struct FabricOptions {
-  Family family = Family::mlx5;
+  Family family = Family::mlx5;  ///< none: of the NIC that `nic` names
   uint32_t queues_per_peer = 1;
   uint32_t depth = 1024;  ///< of each send queue, in the family's units
+  std::string nic;        ///< an RDMA device; empty: a software NIC, a thread of this process
 };
 
 class RankFabric {
@@ -43,6 +45,8 @@ class RankFabric {
   void connect(const std::vector<std::string>& offers);
   /// The heap has grown on all ranks: the NIC may touch as much of each window as is mapped, and no more.
   void follow_heap();
+  /// Whether the heap must stay as long as it was: a NIC of hardware has it registered.
+  bool fixed() const { return nic_->kind() == NicKind::hardware; }
   /// Stops the NIC behind what is posted; what comes afterwards is never done. Idempotent.
   void stop();
 
@@ -62,11 +66,12 @@ class RankFabric {
 
  private:
   struct Layout;
-  struct Nic;
   template <class T>
   T* host(uint64_t offset) const {
     return reinterpret_cast<T*>(static_cast<char*>(tables_.host) + offset);
   }
+  Queue* queue(uint32_t pe, uint32_t j) const;
+  bool has_queues(uint32_t pe) const { return paths_[pe] == Path::queue; }
   void point_queues(uint32_t pe);
   Fabric& fabric() const { return *host<Fabric>(0); }
   uint32_t slots() const { return uint32_t(paths_.size()); }
@@ -76,7 +81,8 @@ class RankFabric {
   std::vector<Path> paths_;
   std::unique_ptr<Layout> layout_;
   core::HostMemory tables_;
-  std::unique_ptr<Nic> nic_;
+  std::unique_ptr<QueueMaker> nic_;
+  uint32_t heap_rkey_ = 0;
   mutable std::mutex regions_mutex_;
 };
 

@@ -90,12 +90,27 @@ RegionKeys HardwareNic::add_region(uint64_t begin, uint64_t bytes, bool on_gpu) 
   return {mr->lkey, mr->rkey};
 }
 
-void HardwareNic::remove_region(uint64_t begin) {
+void HardwareNic::remove_region(uint32_t local_key) {
   std::erase_if(regions_, [&](verbs::Mr* mr) {
-    if (reinterpret_cast<uint64_t>(mr->addr) != begin) return false;
+    if (mr->lkey != local_key) return false;
     library_->dereg_mr(mr);
     return true;
   });
+}
+
+uint64_t HardwareNic::region_bytes(uint32_t local_key) const {
+  for (const verbs::Mr* mr : regions_) {
+    if (mr->lkey == local_key) return mr->length;
+  }
+  return 0;
+}
+
+void HardwareNic::stop() {
+  for (const auto& made : queues_) {
+    verbs::QpAttr attr{};
+    attr.qp_state = verbs::kError;
+    library_->modify_qp(made->qp, &attr, verbs::kMaskState);
+  }
 }
 
 /// False: the completion ring came out too small for the send ring.

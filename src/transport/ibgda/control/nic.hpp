@@ -66,11 +66,14 @@ class HardwareNic {
 
   /// Memory of the mapper's GPU, or of the host (`on_gpu` false).
   RegionKeys add_region(uint64_t begin, uint64_t bytes, bool on_gpu);
-  void remove_region(uint64_t begin);
+  void remove_region(uint32_t local_key);
+  uint64_t region_bytes(uint32_t local_key) const;  ///< 0: there is none
 
   void create_queue(Queue* queue, const QueueWish& wish);
   QueueEnd end(const Queue* queue) const;
   void connect(Queue* queue, const QueueEnd& theirs);
+  /// Ends all queues: what is under way, and what is posted later, completes as flushed.
+  void stop();
   verbs::Qp* pair(const Queue* queue) const;  ///< for tests
 
  private:
