@@ -23,7 +23,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler() is None:
         pytest.skip("no g++ to build the program with")
     main, folder = Path(__file__).with_name("softnic_main.cpp"), tmp_path_factory.mktemp("softnic")
-    return Sanitized("address", folder).program(main, sorted(SOFTNIC.glob("*.cpp")))
+    return Sanitized("address", folder).program(main, sorted(SOFTNIC.glob("*.cpp")), device=False)
 
 
 def run(program: Path, what: str, family: str, number: int) -> None:

@@ -49,10 +49,10 @@ class Sanitized:
         self.folder = folder / sanitizer
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def program(self, main: Path, extra: Sequence[Path] = ()) -> Path:
-        """The executable of a main program with the CPU device and `extra` sources."""
-        objects = self._objects([RUNTIME / f"{name}.cpp" for name in UNSEEN], seen=False)
-        objects += self._objects([*(RUNTIME / f"{name}.cpp" for name in SEEN), *extra, main])
+    def program(self, main: Path, extra: Sequence[Path] = (), device: bool = True) -> Path:
+        """The executable of a main program with the CPU device, if it wants one, and `extra` sources."""
+        objects = self._objects([RUNTIME / f"{name}.cpp" for name in UNSEEN if device], seen=False)
+        objects += self._objects([*(RUNTIME / f"{name}.cpp" for name in SEEN if device), *extra, main])
         executable = self.folder / main.stem
         self._run([*SANITIZE[self.sanitizer], *map(str, objects), "-o", str(executable), "-pthread", "-ldl"])
         return executable
