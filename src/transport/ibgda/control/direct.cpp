@@ -16,8 +16,8 @@ namespace {
 
 constexpr DirectLibrary kLibraries[] = {
     {Family::mlx5, "mlx5", 0x15b3, "libmlx5.so.1", "mlx5dv_init_obj"},
-    {Family::bnxt_re, "bnxt_re", 0x14e4, "libbnxt_re.so", "bnxt_re_dv_init_obj"},
-    {Family::ionic, "ionic", 0x1dd8, "libionic.so.1", "ionic_dv_qp_get"},
+    {Family::bnxt_re, "bnxt_re", 0x14e4, "libbnxt_re.so", "bnxt_re_dv_create_qp"},
+    {Family::ionic, "ionic", 0x1dd8, "libionic.so.1", "ionic_dv_get_qp"},
 };
 
 uint64_t address(const void* p) { return reinterpret_cast<uint64_t>(p); }
