@@ -30,6 +30,11 @@ void bind_ep(py::module_& module) {
       .value("fp32", mori::EpScale::fp32)
       .value("ue8m0", mori::EpScale::ue8m0);
 
+  py::enum_<mori::EpWire>(module, "EpWire")
+      .value("as_is", mori::EpWire::as_is)
+      .value("fp8", mori::EpWire::fp8)
+      .value("fp8_block", mori::EpWire::fp8_block);
+
   py::class_<Convert>(module, "EpConvert")
       .def(py::init([](mori::EpFormat format, mori::EpElement element, mori::EpScale scale, uint32_t group,
                        uint32_t hidden, bool column_major) {
@@ -164,8 +169,8 @@ void bind_ep(py::module_& module) {
           "combine",
           [](Dispatcher& d, uint64_t stream, uint64_t rows, uint64_t out, uint64_t bias, uint64_t weights,
              uint64_t ids, uint64_t routing, uint32_t tokens, uint32_t id_bytes, uint32_t hidden,
-             uint32_t row_count, Element element, uint64_t row_weights, uint64_t active, uint64_t trace,
-             uint32_t phases, uint32_t blocks) {
+             uint32_t row_count, Element element, uint64_t row_weights, mori::EpWire wire, uint64_t active,
+             uint64_t trace, uint32_t phases, uint32_t blocks) {
             d.combine({rows,
                        out,
                        bias,
@@ -178,14 +183,15 @@ void bind_ep(py::module_& module) {
                        row_count,
                        element,
                        row_weights,
+                       wire,
                        {active, trace, phases, blocks}},
                       stream);
           },
           py::arg("stream"), py::arg("rows"), py::arg("out"), py::arg("bias"), py::arg("weights"),
           py::arg("ids"), py::arg("routing"), py::arg("tokens"), py::arg("id_bytes"), py::arg("hidden"),
           py::arg("row_count"), py::arg("element"), py::kw_only(), py::arg("row_weights") = 0,
-          py::arg("active") = 0, py::arg("trace") = 0, py::arg("phases") = mori::kEpSend | mori::kEpReceive,
-          py::arg("blocks") = 0, release_gil())
+          py::arg("wire") = mori::EpWire::as_is, py::arg("active") = 0, py::arg("trace") = 0,
+          py::arg("phases") = mori::kEpSend | mori::kEpReceive, py::arg("blocks") = 0, release_gil())
       .def_readwrite("combine_tuning", &Dispatcher::combine_tuning)
       .def_readwrite("dispatch_tuning", &Dispatcher::dispatch_tuning)
       .def("start_at", &Dispatcher::start_at, py::arg("dispatch_epoch"), py::arg("combine_epoch"),

@@ -69,6 +69,7 @@ class Case:
     two_phase: bool = False
     call_blocks: int = 0
     rows: str | None = None  # type of the combined rows, where it is not combine_dtype
+    wire: str | None = None  # of combine
     special: bool = False  # combined rows are random bits: NaN, infinities, subnormals
     rounds: int = 2
 
@@ -298,7 +299,7 @@ def run_case(
                     returned.append(reference.gather_rows(want, outputs, by_row))
                 weighted = False  # where the experts are
             pause()
-            options |= {"apply_weights": case.apply_weights, "bias": bias_here, "out": out}
+            options |= {"apply_weights": case.apply_weights, "bias": bias_here, "out": out, "wire": case.wire}
             if case.two_phase:
                 sums = moe.combine_send(rows.to(device), recv.routing, **options)
                 pause()
@@ -308,7 +309,9 @@ def run_case(
             ctx.synchronize()
             if out is not None and y.data_ptr() != out.data_ptr():
                 wrong.append(f"round {round_}: the result is not out")
-            wanted = reference.combine(sent, rank, placed, returned, apply_weights=weighted, bias=bias, active=active)
+            wanted = reference.combine(
+                sent, rank, placed, returned, apply_weights=weighted, bias=bias, active=active, wire=case.wire
+            )
             text = first_difference("y", y, wanted, any_nan=True)
             wrong += [f"round {round_}: {text}"] if text else []
             chosen = mine.topk_ids[reference.holders(mine.topk_ids, placed, rank, active) >= 0].long()

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mori import _core
+from mori.ep._calls import CombineCall
 from mori.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from mori.ep._calls import CombineCall, DispatchCall
+    from mori.ep._calls import DispatchCall
     from mori.ep._dispatcher import Dispatcher
     from mori.ep._results import Received, RoutingHandle
 
@@ -122,7 +123,20 @@ def weights_home(
         rows = torch.zeros((moe.plan.slots + 1, width), dtype=torch.float32, device=known.device)
         rows[_slot_of(routing, here, moe.plan.slots), torch.arange(topk, device=known.device)] = masked
         rows = rows[:-1]
-    return moe.combine_narrow(rows, routing, active)[:, :topk].contiguous()
+    return _sum_few(moe, rows, routing, active)[:, :topk].contiguous()
+
+
+def _sum_few(moe: Dispatcher, rows: torch.Tensor, routing: RoutingHandle, active: torch.Tensor | None) -> torch.Tensor:
+    """combine of float32 rows of up to topk elements, of whole multiples of 16 bytes."""
+    import torch
+
+    moe.check_combine(routing)
+    width = rows.shape[1]
+    out = torch.empty((routing.tokens, width), dtype=torch.float32, device=rows.device)
+    wire = _core.EpWire.as_is
+    call = CombineCall(rows, routing, False, None, out, False, width, len(rows), 0, wire, active, 0, None)
+    moe.launch(call, _WHOLE)
+    return out
 
 
 _made: list[Any] = []

@@ -82,6 +82,7 @@ class CombineCall(Call):
     hidden: int
     row_count: int
     row_weights: int  # by expert: address of the received weights, applied there and not at the owner; 0 = none
+    wire: Any
     active: torch.Tensor | None
     blocks: int
     trace: torch.Tensor | None
@@ -106,6 +107,7 @@ class CombineCall(Call):
             phases=phases,
             blocks=self.blocks,
             row_weights=self.row_weights,
+            wire=self.wire,
         )
 
 

@@ -17,7 +17,7 @@ from mori.ep._check import check_tensor
 from mori.ep._debug import Inspector
 from mori.ep._experts import CopyChooser, Placement, place
 from mori.ep._leases import Leases
-from mori.ep._plan import Plan, make_plan, value_types
+from mori.ep._plan import Plan, make_plan, value_types, wire_of
 from mori.ep._recipe import Quantize
 from mori.ep._results import Received, RoutingHandle
 from mori.errors import ConfigError, MoriError
@@ -240,6 +240,7 @@ class Dispatcher:
         bias: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
         release: bool = True,
+        wire: str | None = None,
         active: torch.Tensor | None = None,
         blocks: int = 0,
         trace: torch.Tensor | None = None,
@@ -255,6 +256,8 @@ class Dispatcher:
         bias: [tokens, hidden] added first, such as a shared expert's output.
         out: where to put the result.
         release: give the memory of the received rows back afterwards.
+        wire: as what rows go to other ranks: None as they are; of bfloat16 rows "fp8_block" (e4m3fn, a float32 scale
+            for 128 elements) or "fp8" (e4m3fn without a scale, saturated at 448). Gradients pass as if they were wide.
         active, blocks, trace: as in dispatch; active must be that of the dispatch, or less.
 
         Returns [tokens, hidden] in the type of rows: the fp32 sum in ascending rank order, rounded once; zeros (or the
@@ -262,7 +265,7 @@ class Dispatcher:
         and rounds once. Bitwise repeatable. Differentiable in rows, bias and, with apply_weights, the weights.
         Raises as dispatch. Capturable in a CUDA graph.
         """
-        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, active, blocks, trace)
+        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, wire, active, blocks, trace)
         weights = routing.topk_weights if apply_weights else None
         if _autograd.wanted(rows, weights, bias):
             if out is not None:
@@ -303,13 +306,14 @@ class Dispatcher:
         bias: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
         release: bool = True,
+        wire: str | None = None,
         active: torch.Tensor | None = None,
         blocks: int = 0,
     ) -> CombineCall:
         """The first half of combine: the rows are on their way home. Arguments as combine; not differentiable.
 
         Pass the result to combine_recv; until then no other combine may begin on this dispatcher."""
-        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, active, blocks, None)
+        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, wire, active, blocks, None)
         self.launch(call, _core.EP_SEND)
         return call
 
@@ -461,14 +465,14 @@ class Dispatcher:
         bias: torch.Tensor | None,
         out: torch.Tensor | None,
         release: bool,
+        wire: str | None,
         active: torch.Tensor | None,
         blocks: int,
         trace: torch.Tensor | None,
     ) -> CombineCall:
         import torch
 
-        self._check_usable(CombineCall)
-        self._check_owner(routing)
+        self.check_combine(routing)
         plan, tokens = self.plan, routing.tokens
         shape: tuple[int | None, ...] = (None, plan.hidden)
         if plan.layout == "expert":
@@ -476,6 +480,7 @@ class Dispatcher:
         self._check("rows", rows, shape, self._values)
         if rows.dtype.itemsize > plan.combine_dtype.itemsize:
             raise ConfigError(f"rows are {rows.dtype}, larger than combine_dtype={plan.combine_dtype}")
+        way = wire_of(wire, rows.dtype, plan.hidden)
         count = rows.numel() // plan.hidden
         self._check_row_count(count, routing)
         if bias is not None:
@@ -489,22 +494,20 @@ class Dispatcher:
         self._check_options(active, blocks, trace)
         row_weights = self._row_weights(routing) if apply_weights and plan.layout != "rank" else 0
         return CombineCall(
-            rows, routing, apply_weights, bias, out, release, plan.hidden, count, row_weights, active, blocks, trace
+            rows,
+            routing,
+            apply_weights,
+            bias,
+            out,
+            release,
+            plan.hidden,
+            count,
+            row_weights,
+            way,
+            active,
+            blocks,
+            trace,
         )
-
-    def combine_narrow(
-        self, rows: torch.Tensor, routing: RoutingHandle, active: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """combine of float32 rows of up to topk elements: for gradients of weights. Of whole multiples of 16 bytes."""
-        import torch
-
-        self._check_usable(CombineCall)
-        self._check_owner(routing)
-        width = rows.shape[1]
-        out = torch.empty((routing.tokens, width), dtype=torch.float32, device=rows.device)
-        call = CombineCall(rows, routing, False, None, out, False, width, len(rows), 0, active, 0, None)
-        self.launch(call, _core.EP_SEND | _core.EP_RECEIVE)
-        return out
 
     def _row_weights(self, routing: RoutingHandle) -> int:
         """Address of the received weights; by expert, they are applied where the experts are."""
@@ -549,6 +552,11 @@ class Dispatcher:
             raise ConfigError("the dispatcher is closed")
         if kind is not None and kind in self._open:
             raise ConfigError(f"{kind.verb}_send was called and {kind.verb}_recv was not; finish that call first")
+
+    def check_combine(self, routing: RoutingHandle) -> None:
+        """Whether rows of this dispatch can be combined now."""
+        self._check_usable(CombineCall)
+        self._check_owner(routing)
 
     def _check_owner(self, routing: RoutingHandle) -> None:
         if not isinstance(routing, RoutingHandle):

@@ -16,8 +16,10 @@ from mori.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LAYOUTS", "Plan", "make_plan", "names", "value_types"]
+__all__ = ["LAYOUTS", "Plan", "make_plan", "names", "value_types", "wire_of"]
 
+#: As what combine may return rows of bfloat16.
+WIRES = ("fp8", "fp8_block")
 LAYOUTS = ("rank", "expert", "grouped")
 
 
@@ -214,6 +216,21 @@ def value_types() -> dict[torch.dtype, Any]:
     import torch
 
     return _kinds(torch, _core.Element)
+
+
+def wire_of(wire: str | None, dtype: torch.dtype, hidden: int) -> Any:
+    """The kernels' name for what combine makes of rows on their way."""
+    import torch
+
+    if wire is None:
+        return _core.EpWire.as_is
+    if wire not in WIRES:
+        raise ConfigError(f"wire={wire!r} is not one of None, {', '.join(WIRES)}")
+    if dtype != torch.bfloat16:
+        raise ConfigError(f"wire={wire!r} with rows of {dtype}: only bfloat16 is narrowed")
+    if hidden % 16:
+        raise ConfigError(f"wire={wire!r} with hidden={hidden}: it must be a multiple of 16")
+    return getattr(_core.EpWire, wire)
 
 
 def _kinds(torch_: Any, kinds: Any) -> dict[Any, Any]:

@@ -230,10 +230,12 @@ constexpr KernelName kDispatchConvert[3][2] = {
     {{"ep_dispatch_convert_fp32", "ep_dispatch_fp32"},
      {"ep_dispatch_convert_fp32", "ep_dispatch_by_expert_fp32"}},
 };
-constexpr KernelName kCombine[3] = {
+constexpr size_t kNarrowCombine = 3;
+constexpr KernelName kCombine[4] = {
     {"ep_combine_bf16", "ep_combine_bf16"},
     {"ep_combine_fp16", "ep_combine_fp16"},
     {"ep_combine_fp32", "ep_combine_fp32"},
+    {"ep_combine_narrow", "ep_combine_narrow"},
 };
 
 const KernelName& dispatch_kernel(const Config& c) {
@@ -429,6 +431,12 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   const uint64_t row_bytes = uint64_t(call.hidden) * (call.element == Element::fp32 ? 4 : 2);
   require(row_bytes % 16 == 0 && row_bytes <= config_.combine_row_bytes, "combined row bytes", row_bytes,
           "a multiple of 16, at most " + std::to_string(config_.combine_row_bytes));
+  const bool narrow = call.wire != EpWire::as_is;
+  if (narrow) {
+    require(call.element == Element::bf16, "rows narrowed to fp8: element", uint64_t(call.element),
+            "bf16 (0)");
+    require(call.hidden % 16 == 0, "hidden of rows narrowed to fp8", call.hidden, "a multiple of 16");
+  }
   EpCombineArgs a{};
   fill_common(a, call, row_bytes);
   a.rows = call.rows;
@@ -438,7 +446,7 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.row_weights = call.row_weights;
   a.active = call.options.active;
   a.trace = call.options.trace;
-  a.digest = digest_of({call.hidden, uint64_t(call.element)});
+  a.digest = digest_of({call.hidden, uint64_t(call.element), uint64_t(call.wire)});
   a.second_buffer = layout_.combine_buffers == 2 ? layout_.combine_bytes : 0;
   a.second_flags = 8ull * config_.max_tokens * config_.fan();
   a.placement = config_.placement;
@@ -446,7 +454,8 @@ void Dispatcher::combine(const CombineCall& call, uint64_t stream) {
   a.row_count = call.row_count;
   a.phases = call.options.phases;
   a.terms = 1 + a.fan + (config_.by_expert() ? a.topk : 0);
-  const core::Function& kernel = *combine_kernels_[size_t(call.element)];
+  a.wire = call.wire;
+  const core::Function& kernel = *combine_kernels_[narrow ? kNarrowCombine : size_t(call.element)];
   const bool cpu = context_->device().kind() == core::Kind::cpu;
   const CombineTuning& t = combine_tuning;
   const uint64_t work = combine_work(t, call.tokens, cpu);

@@ -110,6 +110,7 @@ struct CombineCall {
   uint32_t tokens, id_bytes, hidden, row_count;
   Element element;
   uint64_t row_weights = 0;  ///< of the received rows, in the layouts by expert: instead of weights and ids
+  EpWire wire = EpWire::as_is;  ///< bf16 rows only, of a multiple of 16 elements, may be narrowed
   CallOptions options{};
 };
 
@@ -161,7 +162,7 @@ class Dispatcher {
   uint64_t stamp_ = 0;  ///< of what a routing handle depends on; differs between ranks
   Shape wanted_;
   const core::Function* dispatch_kernel_;
-  const core::Function* combine_kernels_[3];
+  const core::Function* combine_kernels_[4];  ///< by Element, then of narrow rows
 };
 
 }  // namespace mori::ep

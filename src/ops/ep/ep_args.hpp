@@ -33,6 +33,10 @@ enum class EpFormat : uint32_t { as_is = 0, e4m3fn = 1, e4m3fnuz = 2, e2m1 = 3 }
 enum class EpElement : uint32_t { bf16 = 0, fp16 = 1, fp32 = 2 };
 enum class EpScale : uint32_t { fp32 = 0, ue8m0 = 1 };
 
+/// As what combine returns rows to other ranks: as they are; as e4m3fn; as e4m3fn with an fp32 scale for each
+/// 128 elements behind the codes.
+enum class EpWire : uint32_t { as_is = 0, fp8 = 1, fp8_block = 2 };
+
 /// Which half of the work a launch does; both in one launch is the usual call.
 inline constexpr uint32_t kEpSend = 1, kEpReceive = 2;
 
@@ -222,6 +226,7 @@ struct EpCombineArgs {
   uint32_t parts;         ///< in which a token's row is summed
   uint32_t tickets;       ///< not 0: shares of the sum go to whoever comes first, else in turn
   uint32_t terms;         ///< of a warp's list: 1 + fan, in the layouts by expert + topk
+  EpWire wire;            ///< as what rows come back
 };
 
 }  // namespace mori

@@ -6,6 +6,6 @@
 
 namespace mori {
 
-MORI_KERNEL(ep_combine_bf16, EpCombineArgs, 512) { combine<bfloat16>(args); }
+MORI_KERNEL(ep_combine_bf16, EpCombineArgs, 512) { combine<WideRows<bfloat16>>(args); }
 
 }  // namespace mori

@@ -6,6 +6,6 @@
 
 namespace mori {
 
-MORI_KERNEL(ep_combine_fp16, EpCombineArgs, 512) { combine<float16>(args); }
+MORI_KERNEL(ep_combine_fp16, EpCombineArgs, 512) { combine<WideRows<float16>>(args); }
 
 }  // namespace mori

@@ -6,6 +6,6 @@
 
 namespace mori {
 
-MORI_KERNEL(ep_combine_fp32, EpCombineArgs, 512) { combine<float>(args); }
+MORI_KERNEL(ep_combine_fp32, EpCombineArgs, 512) { combine<WideRows<float>>(args); }
 
 }  // namespace mori

@@ -17,7 +17,7 @@ namespace {
 inline namespace MORI_TARGET_NAMESPACE {
 
 /// Rows of this warp or block, if it is one that sends. Callers: the block. False: a peer did not come.
-template <class T>
+template <class Rows>
 MORI_DEVICE bool send(const EpCombineArgs& a, const CombineTurn& turn, const CombineBlock& block) {
   if (!turn.routed || a.world.world_size == 1 || block_id() >= a.senders) return true;
   if (a.second_buffer == 0) {  // what is written was read in the previous call: its reader must have ended it
@@ -26,10 +26,10 @@ MORI_DEVICE bool send(const EpCombineArgs& a, const CombineTurn& turn, const Com
     if (agreement.differing != 0) return true;
   }
   if (a.by_block != 0) {
-    return_rows<T>(a, turn, block, Block{block.flag}, block_id(), a.senders);
+    return_rows<Rows>(a, turn, block, Block{block.flag}, block_id(), a.senders);
   } else if (warp_id() < a.sender_warps) {
     // neighbours in the order of rows are in different blocks
-    return_rows<T>(a, turn, block, Warp{}, warp_id() * a.senders + block_id(), a.senders * a.sender_warps);
+    return_rows<Rows>(a, turn, block, Warp{}, warp_id() * a.senders + block_id(), a.senders * a.sender_warps);
   }
   return true;
 }
@@ -55,25 +55,25 @@ MORI_DEVICE void refuse(const EpCombineArgs& a, const CombineTurn& turn, uint64_
   }
 }
 
-template <class T>
+template <class Rows>
 MORI_DEVICE void reduce(const EpCombineArgs& a, const CombineTurn& turn, const CombineBlock& block) {
   const Agreement agreement = await_agreement(a, turn);
   if (!agreement.came) return;
   note_time(a.trace, kTraceCounted);
   if (block_id() == grid_blocks() - 1 && block_lane() == 0) refuse(a, turn, agreement.differing);
   if (agreement.differing != 0 || !turn.routed || a.tokens == 0) return;
-  const CombineCut cut(a, a.hidden / Pack<T>::kElements);
+  const CombineCut cut(a, a.hidden / Rows::kPiece);
   const uint64_t items = uint64_t(a.tokens) * cut.parts;
   uint64_t index = a.tickets == 0 ? global_warp() : next_item(a, turn.epoch, 0);
   for (; index < items; index = next_item(a, turn.epoch, index)) {
-    const CombineItem item = list_terms<T>(a, turn, block, cut, index);
+    const CombineItem item = list_terms<Rows>(a, turn, block, cut, index);
     if (!await_rows(a, turn, item)) return;
     note_time(a.trace, kTraceReceived);
-    sum_part<T>(item.sum, global<T>(a.out) + item.token * a.hidden, item.first, item.last);
+    Rows::sum(a, item);
   }
 }
 
-template <class T>
+template <class Rows>
 MORI_DEVICE void combine(const EpCombineArgs& a) {
   note_time(a.trace, kTraceStart);
   const CombineBlock block(a.world.world_size);
@@ -81,13 +81,13 @@ MORI_DEVICE void combine(const EpCombineArgs& a) {
   const bool sends = (a.phases & kEpSend) != 0, receives = (a.phases & kEpReceive) != 0;
   // The last block sends last, if at all: announcing costs it a release.
   if (sends && block_id() == grid_blocks() - 1 && warp_id() == 0) announce(a, turn);
-  load_routes(a, turn, block, uint64_t(a.hidden) * sizeof(T));
+  load_routes(a, turn, block, Rows::bytes(a));
   note_time(a.trace, kTracePlanned);
-  if (sends && !send<T>(a, turn, block)) return;
+  if (sends && !send<Rows>(a, turn, block)) return;
   note_time(a.trace, kTracePublished);
   if (!receives) return;
   advance(a, turn.epoch);
-  reduce<T>(a, turn, block);
+  reduce<Rows>(a, turn, block);
   note_time(a.trace, kTraceDone);
 }
 

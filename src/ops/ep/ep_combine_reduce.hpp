@@ -9,14 +9,6 @@
 namespace mori {
 inline namespace MORI_TARGET_NAMESPACE {
 
-/// A warp's share: packs first..last - 1 of a token's row.
-struct CombineItem {
-  uint64_t token;
-  uint64_t mask;  ///< ranks that return a row
-  CombineSum sum;
-  uint32_t first, last;
-};
-
 /// How tokens are cut so that every warp has something to do.
 struct CombineCut {
   uint32_t packs;  ///< in a row
@@ -51,12 +43,13 @@ MORI_DEVICE uint32_t nth_rank(uint64_t mask, uint32_t index) {
 }
 
 /// Lists what item `index` sums, without waiting for any of it. Callers: the warp.
-template <class T>
+template <class Rows>
 MORI_DEVICE CombineItem list_terms(const EpCombineArgs& a, const CombineTurn& turn, const CombineBlock& block,
                                    const CombineCut& cut, uint64_t index) {
+  using T = typename Rows::Element;
   CombineTerm* terms = block.warp_terms(a);
   const uint32_t me = a.world.rank, part = uint32_t(index % cut.parts);
-  const uint64_t row_bytes = uint64_t(a.hidden) * sizeof(T);
+  const uint64_t row_bytes = uint64_t(a.hidden) * sizeof(T), returned_bytes = Rows::bytes(a);
   CombineItem item{};
   item.token = index / cut.parts;
   item.first = part * cut.each;
@@ -77,7 +70,7 @@ MORI_DEVICE CombineItem list_terms(const EpCombineArgs& a, const CombineTurn& tu
     if ((turn.active >> rank & 1u) == 0 || (rank == me && by_expert)) continue;
     const uint32_t at = biased + bits_below(item.mask, rank) - (rank > me && visits_me && by_expert);
     const uint64_t own_row = block.begins[me] + position - *block.sent_before;
-    terms[at] = {rank == me ? a.rows + own_row * row_bytes : returned + position * row_bytes,
+    terms[at] = {rank == me ? a.rows + own_row * row_bytes : returned + position * returned_bytes,
                  a.weights == 0 ? 1.0f : rank_weight(a, item.token, rank), position};
   }
   if (visits_me && by_expert) {

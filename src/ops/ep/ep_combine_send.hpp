@@ -53,12 +53,38 @@ MORI_DEVICE void send_partials(const EpCombineArgs& a, CombineTerm* terms, const
   }
 }
 
+/// Rows that return as they are. What the kernels take for Rows has these members.
+template <class T>
+struct WideRows {
+  using Element = T;
+  /// Elements that a lane sums at a time: in these a row is cut.
+  static constexpr uint32_t kPiece = Pack<T>::kElements;
+  /// Of a row in a combine buffer.
+  MORI_DEVICE static uint64_t bytes(const EpCombineArgs& a) { return uint64_t(a.hidden) * sizeof(T); }
+  /// Rows row..row + rows - 1 to a combine buffer. Callers: the group.
+  template <class Group>
+  MORI_DEVICE static void send(const EpCombineArgs& a, const CombineBlock& block, const Group& group,
+                               uint64_t to, uint64_t row, uint64_t rows) {
+    if (a.placement == EpPlacement::rank) {
+      const uint64_t row_bytes = bytes(a);
+      copy_span(group, a.large != 0, to, a.rows + row * row_bytes, rows * row_bytes);
+      finish_large_copies();
+    } else {
+      send_partials<T>(a, block.warp_terms(a), group, to, row, rows);
+    }
+  }
+  /// Pieces first..last - 1 of a token whose rows have come. Callers: the warp.
+  MORI_DEVICE static void sum(const EpCombineArgs& a, const CombineItem& item) {
+    sum_part<T>(item.sum, global<T>(a.out) + item.token * a.hidden, item.first, item.last);
+  }
+};
+
 /// Returns unit `index`, `index + count`, ... of the rows of other ranks. Callers: the group.
-template <class T, class Group>
+template <class Rows, class Group>
 MORI_DEVICE void return_rows(const EpCombineArgs& a, const CombineTurn& turn, const CombineBlock& block,
                              const Group& group, uint32_t index, uint32_t count) {
   const uint32_t ranks = a.world.world_size, others = ranks - 1, me = a.world.rank;
-  const uint64_t row_bytes = uint64_t(a.hidden) * sizeof(T);
+  const uint64_t row_bytes = Rows::bytes(a);
   uint64_t most = 0;
   for (uint32_t s = 0; s < ranks; ++s) {
     const uint64_t rows = block.begins[s + 1] - block.begins[s];
@@ -71,12 +97,7 @@ MORI_DEVICE void return_rows(const EpCombineArgs& a, const CombineTurn& turn, co
     if (first >= have || (turn.active >> owner & 1u) == 0) continue;
     const uint64_t rows = have - first < a.unit ? have - first : a.unit, row = block.begins[owner] + first;
     const uint64_t to = block.owner_rows[owner] + first * row_bytes;
-    if (a.placement == EpPlacement::rank) {
-      copy_span(group, a.large != 0, to, a.rows + row * row_bytes, rows * row_bytes);
-      finish_large_copies();
-    } else {
-      send_partials<T>(a, block.warp_terms(a), group, to, row, rows);
-    }
+    Rows::send(a, block, group, to, row, rows);
     group.sync();
     uint64_t* flags = global<uint64_t>(block.owner_flags[owner]) + first;
     MORI_NO_UNROLL

@@ -20,6 +20,14 @@ struct CombineSum {
   uint32_t copies;  ///< of the partial made here: they begin at terms[count]; 0 = there is none
 };
 
+/// A warp's share: pieces first..last - 1 of a token's row.
+struct CombineItem {
+  uint64_t token;
+  uint64_t mask;  ///< ranks that return a row
+  CombineSum sum;
+  uint32_t first, last;
+};
+
 template <uint32_t kPacks, class T>
 MORI_DEVICE void sum_packs(const CombineSum& s, T* out, uint32_t start) {
   constexpr uint32_t kElements = Pack<T>::kElements;

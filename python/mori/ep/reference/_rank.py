@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 
 from mori.ep.reference._compare import as_bits
+from mori.ep.reference._quantize import wire_values
 from mori.errors import ConfigError
 
 __all__ = [
@@ -151,10 +152,11 @@ def combine(
     bias: torch.Tensor | None = None,
     active: Collection[int] | None = None,
     dtype: torch.dtype | None = None,
+    wire: str | None = None,
 ) -> torch.Tensor:
     """What combine returns on `rank`: for each token the sum of its rows, in float32, in ascending order of the
     ranks that return them, beginning with 0 + bias; rounded to `dtype`, by default the type of the rows, once, at the
-    end.
+    end. With `wire` the rows of other ranks are what is left of them (`wire_values`).
 
     With `apply_weights` the row of a rank is first multiplied by the float32 sum, in top-k order, of the token's
     weights whose experts live there."""
@@ -166,7 +168,8 @@ def combine(
         total += bias.float()
     for peer, rows in enumerate(returned):
         tokens = (where[:, peer] >= 0).nonzero().flatten()
-        values = rows[where[tokens, peer]].float()
+        values = rows[where[tokens, peer]]
+        values = (values if peer == rank else wire_values(values, wire)).float()
         if apply_weights:
             if mine.topk_weights is None:
                 raise ConfigError("apply_weights=True needs topk_weights")
