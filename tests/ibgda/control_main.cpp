@@ -7,15 +7,18 @@
 //   another's control_main open [DIRECT]    opens the NIC and makes a queue, prints "ok" or the sentence why
 //   not control_main depth NUMBER     the depths that come out
 // Prints what was wrong; exit status 1 when something was.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "src/core/errors.hpp"
 #include "src/transport/ibgda/control/nic.hpp"
 #include "src/transport/ibgda/providers/table.hpp"
+#include "src/transport/ibgda/softnic/softnic.hpp"
 
 using namespace mori;
 using namespace mori::ibgda;
@@ -39,6 +42,9 @@ template <class T>
 T* at(uint64_t address) {
   return reinterpret_cast<T*>(address);
 }
+
+unsigned char* at_local(const Request& r) { return at<unsigned char>(r.local); }
+uint64_t* at_word(uint64_t address) { return at<uint64_t>(address); }
 
 /// As ibv_send_wr has it behind remote_addr.
 struct AtomicWr {
@@ -204,6 +210,93 @@ int twins(const NicOptions& options, bool wrong) {
   return mistakes != 0;
 }
 
+/// Until the software NIC has done what was rung.
+template <class Done>
+bool step_until(SoftNic& nic, Done&& done) {
+  for (int i = 0; i < 1000; ++i) {
+    if (done()) return true;
+    nic.step();
+  }
+  return false;
+}
+
+/// The software NIC serves rings that the vendor's library made: one queue is posted to by the library, which
+/// reads the NIC's completions, one by our encoders.
+int served(const NicOptions& options, bool wrong) {
+  HardwareNic hardware(std::make_unique<Mapper>(), options);
+  Queue made[2]{}, queues[2]{};
+  std::vector<std::unique_ptr<uint64_t[]>> words;
+  SoftNic nic([&](uint64_t bytes) {
+    words.push_back(std::make_unique<uint64_t[]>(bytes / 8 + 8));
+    return (reinterpret_cast<uint64_t>(words.back().get()) + 63) / 64 * 64;
+  });
+  alignas(64) static unsigned char here[4096], there[4096];
+  const auto local = reinterpret_cast<uint64_t>(here), remote = reinterpret_cast<uint64_t>(there);
+  const uint32_t lkey = nic.add_region(local, sizeof here).local;
+  const uint32_t rkey = nic.add_region(remote, sizeof there).remote;
+  for (int i = 0; i < 2; ++i) {
+    hardware.create_queue(&made[i], {.depth = 128});
+    made[i].mtu = 4096;
+    nic.create_queue(&queues[i], {.family = Family::mlx5, .rings = &made[i]});
+    nic.connect(&queues[i], {remote, sizeof there, rkey, remote});
+  }
+  join(hardware, made[0], made[1]);
+  verbs::Qp* qp = hardware.pair(&made[0]);
+  for (uint64_t p = 0; p < 70'000; ++p) {
+    for (int i = 0; i < 2; ++i) {
+      Queue& q = queues[i];
+      Request r = request(p, local, {lkey, rkey});
+      const uint64_t at = r.length == 8 && r.op != Op::write ? p % 256 * 8 : p % 1000;
+      r.flags |= kSignaled;
+      r.length = std::min(r.length, 1024u);
+      r.local = local + 2048 + (r.length == 8 ? 0 : p % 64);
+      r.remote = remote + at;
+      r.rkey = wrong && i == 1 && p == 1000 ? rkey ^ 0x100 : rkey;
+      for (int j = 0; j < 8; ++j) here[2048 + (p * 5 + j * 131) % 1024] = (unsigned char)(p + j);
+      uint64_t before;
+      memcpy(&before, there + at, 8);
+      std::vector<unsigned char> source;
+      if (r.op == Op::compare_swap && p % 2 == 0) r.compare = before;
+      if (r.op == Op::write) source.assign(at_local(r), at_local(r) + r.length);
+      if (r.op == Op::read) source.assign(there + at, there + at + r.length);
+      verbs::Wc wc{};
+      Completion done;
+      bool came = false;
+      if (i == 0) {
+        // the library leaves what a slot held behind an entry, and the NIC wants every byte
+        memset(at_word(q.sq + p % q.depth * 64), 0, 64);
+        post_by_verbs(qp, r);
+        const uint64_t other = made[0].blueflame != 0 && (p & 1) != 0 ? made[0].blueflame : 0;
+        __atomic_store_n(at_word(q.doorbell), *at_word(made[0].doorbell + other), __ATOMIC_RELEASE);
+        came = step_until(nic, [&] { return verbs::poll_cq(qp->send_cq, 1, &wc) == 1; }) && wc.status == 0;
+      } else {
+        Mlx5::encode(q, p, r);
+        q.published = p + 1;
+        Mlx5::ring(q, p + 1);
+        came =
+            step_until(nic, [&] { return Mlx5::take(q, done); }) && !done.failed && done.completed == p + 1;
+        q.completed = p + 1;
+      }
+      const std::string who = (i == 0 ? "the library's request " : "our request ") + std::to_string(p);
+      if (!came)
+        complain(who + " is not done: status " + std::to_string(i == 0 ? wc.status : int(done.status)));
+      uint64_t after, fetched;
+      memcpy(&after, there + at, 8);
+      memcpy(&fetched, at_local(r), 8);
+      if (r.op == Op::write && memcmp(there + at, source.data(), r.length) != 0)
+        complain(who + ": not written");
+      if (r.op == Op::read && memcmp(at_local(r), source.data(), r.length) != 0) complain(who + ": not read");
+      if (r.op == Op::fetch_add) expect_equal(who + ", sum", after, before + r.value);
+      if (r.op == Op::compare_swap)
+        expect_equal(who + ", swap", after, before == r.compare ? r.value : before);
+      if (r.op == Op::fetch_add || r.op == Op::compare_swap) expect_equal(who + ", fetched", fetched, before);
+      if (mistakes > 5) return 1;
+    }
+  }
+  for (const std::string& violation : nic.violations()) complain(violation);
+  return mistakes != 0;
+}
+
 int open_one(const NicOptions& options) {
   HardwareNic nic(std::make_unique<Mapper>(), options);
   Queue a{}, b{};
@@ -247,10 +340,12 @@ int main(int count, char** arguments) {
   if (count > 2) options.direct_library = arguments[2];
   if (count > 3) options.verbs_library = arguments[3];
   if (const char* name = std::getenv("FAKE_NAME")) options.name = name;
+  const bool wrong_bit = std::getenv("FAKE_WRONG") != nullptr;
   try {
-    const int wrong = what == "twins"   ? twins(options, std::getenv("FAKE_WRONG") != nullptr)
-                      : what == "depth" ? depths(options)
-                                        : open_one(options);
+    const int wrong = what == "twins"    ? twins(options, wrong_bit)
+                      : what == "served" ? served(options, wrong_bit)
+                      : what == "depth"  ? depths(options)
+                                         : open_one(options);
     if (wrong == 0) printf("ok\n");
     return wrong;
   } catch (const core::Error& error) {

@@ -36,6 +36,7 @@ SYSFS = {
 SOURCES = [
     *(ROOT / f"src/transport/ibgda/control/{name}.cpp" for name in ("nic", "direct")),
     *sorted((ROOT / "src/transport/verbs").glob("*.cpp")),
+    *sorted((ROOT / "src/transport/ibgda/softnic").glob("*.cpp")),
     *(ROOT / f"src/core/runtime/{name}.cpp" for name in ("gpu_driver", "cuda_driver", "hip_driver")),
 ]
 
@@ -98,6 +99,18 @@ def test_entries_doorbells_and_completions_are_the_drivers(nic: Pretended) -> No
 def test_a_wrong_bit_is_noticed(nic: Pretended) -> None:
     status, output, _ = nic("twins", FAKE_WRONG="1")
     assert status == 1 and output.startswith("entry 1000, byte 27: ")
+
+
+@pytest.mark.timeout(300)
+def test_the_software_nic_serves_the_librarys_rings(nic: Pretended) -> None:
+    """70,000 requests each that libmlx5 posts and polls for, and that we do, executed by the software NIC."""
+    assert nic("served") == (0, "ok\n", "")
+
+
+@pytest.mark.timeout(300)
+def test_a_wrong_key_is_noticed(nic: Pretended) -> None:
+    status, output, _ = nic("served", FAKE_WRONG="1")
+    assert status == 1 and output.startswith("our request 1000 is not done: status 19\n")  # 0x13: remote access
 
 
 @pytest.mark.timeout(300)

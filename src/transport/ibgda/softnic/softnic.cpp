@@ -161,28 +161,34 @@ void SoftNic::remove_region(uint32_t local_key) {
 
 void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
   auto served = std::make_unique<Served>();
-  *queue = Queue{};
-  queue->family = o.family;
-  queue->qpn = next_number_++;
-  queue->cqn = next_number_++;
-  queue->mtu = o.mtu;
-  queue->peer = o.peer;
   const uint64_t entries = power_of_two(std::max(o.depth, 8u));
   const uint64_t first = o.first_entry * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1);
-  with_family(o.family, [&](auto family) {
-    queue->depth = uint32_t(entries * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1));
-    queue->cq_depth = uint32_t(power_of_two(queue->depth));
-    queue->max_inline = family.kMaxInline;
-    queue->sq = memory_(uint64_t(queue->depth) * family.kUnit);
-    queue->cq = memory_(uint64_t(queue->cq_depth) * family.kCompletionBytes);
-  });
-  queue->doorbell = memory_(64);
-  queue->cq_doorbell = memory_(64);
-  if (o.family == Family::mlx5) queue->record = memory_(64);
-  if (o.family == Family::bnxt_re) {
-    queue->msn_entries = uint32_t(entries);
-    queue->msn = memory_(entries * 8);
+  if (o.rings != nullptr) {
+    *queue = *o.rings;
+    queue->blueflame = 0;
+    queue->doorbell = memory_(64);
+  } else {
+    *queue = Queue{};
+    queue->family = o.family;
+    queue->qpn = next_number_++;
+    queue->cqn = next_number_++;
+    queue->mtu = o.mtu;
+    with_family(o.family, [&](auto family) {
+      queue->depth = uint32_t(entries * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1));
+      queue->cq_depth = uint32_t(power_of_two(queue->depth));
+      queue->max_inline = family.kMaxInline;
+      queue->sq = memory_(uint64_t(queue->depth) * family.kUnit);
+      queue->cq = memory_(uint64_t(queue->cq_depth) * family.kCompletionBytes);
+    });
+    queue->doorbell = memory_(64);
+    queue->cq_doorbell = memory_(64);
+    if (o.family == Family::mlx5) queue->record = memory_(64);
+    if (o.family == Family::bnxt_re) {
+      queue->msn_entries = uint32_t(entries);
+      queue->msn = memory_(entries * 8);
+    }
   }
+  queue->peer = o.peer;
   queue->first_position = queue->reserved = queue->published = queue->rung = queue->completed = first;
   queue->messages = queue->packets = queue->completed_messages = o.first_entry;
   queue->consumed = o.first_completion;

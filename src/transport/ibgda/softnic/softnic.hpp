@@ -43,6 +43,8 @@ struct QueueOptions {
   // Where the counts of entries and of completions begin: tests begin before a wrap.
   uint64_t first_entry = 0;
   uint64_t first_completion = 0;
+  /// mlx5: rings, records, depths and number that somebody else made; the register is still this NIC's.
+  const Queue* rings = nullptr;
 };
 
 /// Why a request fails, in words that every family has a number for (docs/softnic.md).
