@@ -99,6 +99,11 @@ inline constexpr const char* kNotWritten = "completions are given back that were
 inline constexpr Mistake kOfAll[] = {
     {"a local key of nobody", "", Fault::local_protection,
      [](Bench& b) { post_with(b, [](Request& r) { r.lkey ^= 0x400; }); }},
+    {"a local key of another rank", "", Fault::local_protection,
+     [](Bench& b) {
+       const Bench other(b.queue.family);
+       post_with(b, [&](Request& r) { r.lkey = other.lkey; });
+     }},
     {"a remote key as local key", "", Fault::local_protection,
      [](Bench& b) { post_with(b, [](Request& r) { r.lkey ^= 1; }); }},
     {"the key of a region that is gone", "", Fault::local_protection,
@@ -139,6 +144,13 @@ inline constexpr Mistake kOfAll[] = {
      }},
 };
 inline constexpr Mistake kOfMlx5[] = {
+    {"an atomic of 4 bytes", "the segment's length is 4 instead of 8", Fault::bad_entry,
+     [](Bench& b) {
+       post_with(b, [](Request& r) {
+         r.op = Op::compare_swap;
+         r.length = 4;
+       });
+     }},
     {"index", "the index is 0 instead of 1", Fault::bad_entry, changed_first<2>},
     {"queue number", "the queue number is ", Fault::bad_entry, changed_first<6>},
     {"length in segments", "the length in segments is 7 instead of 3", Fault::bad_entry, changed<7, 4>},
@@ -189,6 +201,13 @@ inline constexpr Mistake kOfMlx5[] = {
      }},
 };
 inline constexpr Mistake kOfBnxtRe[] = {
+    {"an atomic of 4 bytes", "the segment's length is 4 instead of 8", Fault::bad_entry,
+     [](Bench& b) {
+       post_with(b, [](Request& r) {
+         r.op = Op::compare_swap;
+         r.length = 4;
+       });
+     }},
     {"size in slots", "the size in slots is 2 instead of 3", Fault::bad_entry, changed<2, 1>},
     {"reserved flag", "reserved flags are set", Fault::bad_entry, changed<1, 0x20>},
     {"type", "type 68 is none that this NIC executes", Fault::bad_entry, changed<0, 0x40>},

@@ -36,6 +36,7 @@ class Bytes {
   const unsigned char* at_;
 };
 
+constexpr uint32_t kAtomicBytes = 8;  // of atomics without masks
 constexpr const char* kStale = "bytes behind the last segment are set";
 constexpr const char* kImmediate = "an immediate is set, which this operation does not have";
 constexpr const char* kOperand = "an operand is set, which this operation does not have";
@@ -141,6 +142,9 @@ Entry decode_mlx5(const Queue& q, uint64_t position, std::string& wrong) {
   } else if (wrong.empty() && segments == 5) {
     if (!Bytes(q.sq + (position + 1) % q.depth * 64).zero(16, 48)) wrong = kStale;
   }
+  const bool plain = r.op == Op::fetch_add || r.op == Op::compare_swap;
+  if (wrong.empty() && plain && r.length != kAtomicBytes)
+    wrong = differs("the segment's length", r.length, kAtomicBytes);
   const bool masked = opcode == Mlx5::kMaskedFetchAdd || opcode == Mlx5::kMaskedCompareSwap;
   if (wrong.empty() && mode != (!masked         ? 0u
                                 : r.length == 4 ? uint32_t(Mlx5::kModeWord)
@@ -195,7 +199,8 @@ Entry decode_bnxt_re(const Queue& q, uint64_t position, std::string& wrong) {
   r.lkey = uint32_t(e.le(40, 4));
   const uint32_t length = uint32_t(e.le(44, 4));
   if (atomic) r.length = length;
-  if (wrong.empty() && r.length != length) wrong = differs("the segment's length", length, r.length);
+  if (wrong.empty() && length != (atomic ? kAtomicBytes : r.length))
+    wrong = differs("the segment's length", length, atomic ? kAtomicBytes : r.length);
   return out;
 }
 
