@@ -126,8 +126,8 @@ class ShmemSettings:
             "bandwidth": lambda op: self._bandwidth(op, scopes, sizes, blocks),
             "latency": lambda op: self._latency(op, scopes, sizes),
             "atomic": lambda op: self._atomic(blocks),
-            "round_trip": lambda op: [ShmemCase(op, "round_trip", WORD, rounds=200)],
-            "rate": lambda op: [ShmemCase(op, "rate", WORD, rounds=10_000, queues=count) for count in (1, QUEUES)],
+            "round_trip": lambda op: [ShmemCase(op, "round_trip", WORD, rounds=20)],
+            "rate": lambda op: [ShmemCase(op, "rate", WORD, rounds=2000, queues=count) for count in (1, QUEUES)],
             "meeting": lambda op: [self._met(op, "meeting", 0, scope) for scope in scopes],
             "collective": lambda op: [
                 self._met(op, "collective", size, scope)
@@ -137,6 +137,11 @@ class ShmemSettings:
             ],
         }
         return [case for op in self.ops for case in makers[{**OPS, **QUEUE_OPS}[op]](op)]
+
+    @property
+    def _alone(self) -> bool:
+        """Whether a CPU's core has nobody else to serve between two operations: then more of them are a sample."""
+        return self.on_gpu or (self.ranks <= 2 and not self.over_queues)
 
     def _rounds(self, traffic: int, most: int, least: int = 2) -> int:
         return max(least, min(most, _TRAFFIC[self.device] // max(1, traffic)))
@@ -154,7 +159,7 @@ class ShmemSettings:
         ]
 
     def _latency(self, op: str, scopes: tuple[str, ...], sizes: tuple[int, ...]) -> list[ShmemCase]:
-        hops = 200 if self.ranks <= 2 or self.on_gpu else 20
+        hops = 200 if self._alone else 20
         if op == "p":
             return [ShmemCase("p", "latency", WORD, "thread", 1, 1, hops)]
         found = [ShmemCase("put_signal_paired", "latency", WORD, "thread", 1, 1, hops)] if WORD in sizes else []
@@ -167,8 +172,9 @@ class ShmemSettings:
 
     def _atomic(self, blocks: tuple[int, ...]) -> list[ShmemCase]:
         shapes = [(1, 1)] + ([(max(blocks), _WARPS[self.device])] if self.on_gpu else [])
+        rounds = 100 if self.over_queues else 1000
         return [
-            ShmemCase(name, "atomic", WORD, "thread", count, warps, 1000 if count == 1 else 50)
+            ShmemCase(name, "atomic", WORD, "thread", count, warps, rounds if count == 1 else 50)
             for name in ("atomic_add", "atomic_fetch_add")
             for count, warps in shapes
         ]
@@ -177,5 +183,5 @@ class ShmemSettings:
         warps = _FEW_WARPS[self.device] if scope == "block" else 1
         if kind == "collective" and scope == "block":
             warps = _WARPS[self.device]
-        most = 100 if self.ranks <= 2 or self.on_gpu else 10
+        most = 100 if self._alone else 10
         return ShmemCase(op, kind, size, scope, 1, warps, self._rounds(size * self.ranks, most))
