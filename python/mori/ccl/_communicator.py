@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mori._same import check_same
-from mori.ccl._kinds import Algorithm, Op, algorithm, element_types, reduction
+from mori.ccl._kinds import Algorithm, Op, algorithm, check_wire, element_types, reduction
 from mori.ccl._launch import MOST_MEMBERS, Call, Launcher, Sizes
 from mori.errors import ConfigError
 
@@ -23,6 +23,7 @@ __all__ = ["Communicator"]
 #: symmetric memory, and the largest messages in bytes that go by packets and in one shot, by device kind
 _CPU_SIZES, _GPU_SIZES = Sizes(4, 1 << 20, 1 << 10), Sizes(32, 1 << 18, 1 << 10)
 _CPU_LIMITS, _GPU_LIMITS = (0, 1 << 12), (1 << 16, 1 << 18)
+_WIRE_PART_BYTES = 256  # 128 elements of 2 bytes: mori::ccl::kPartElements
 
 
 class Communicator:
@@ -71,13 +72,24 @@ class Communicator:
         self._limits = _CPU_LIMITS if ctx.synchronous else _GPU_LIMITS
 
     def all_reduce(
-        self, x: torch.Tensor, *, op: str = "sum", out: torch.Tensor | None = None, algorithm: str = "auto"
+        self,
+        x: torch.Tensor,
+        *,
+        op: str = "sum",
+        out: torch.Tensor | None = None,
+        algorithm: str = "auto",
+        wire: str | None = None,
     ) -> torch.Tensor:
         """The sum of all members' `x`, of equal shape and dtype, on every member: the same bits everywhere, by every
         algorithm. `op`: "sum", "avg", "min", "max", "prod". `out`: a fresh tensor, or `x` itself for in place.
-        `algorithm`: "auto", "one_shot", "two_shot" or "ll", which is for elements of up to 4 bytes."""
+        `algorithm`: "auto", "one_shot", "two_shot" or "ll", which is for elements of up to 4 bytes.
+
+        `wire`: "fp8" (e4m3fn), "int8" or "int4" sends codes with an fp32 scale for every 128 elements (int4: 64) in
+        place of bf16 or fp16: fewer bytes, and an error that docs/ccl_guide.md states. Sums and averages only."""
         self._check_sum("x", x)
         out = self._result(x, out, x.shape)
+        if wire is not None:
+            return self._narrow_sum(x, out, op, algorithm, wire)
         chosen = self._choose(algorithm, x)
         self._sum(Op.all_reduce, op, x, out, x.numel(), chosen)
         return out
@@ -168,6 +180,17 @@ class Communicator:
 
     def __repr__(self) -> str:
         return f"<mori.ccl.Communicator member {self.rank} of {self.size} on {self.ctx.device}>"
+
+    def _narrow_sum(self, x: torch.Tensor, out: torch.Tensor, op: str, algorithm: str, wire: str) -> torch.Tensor:
+        check_wire(wire, x.dtype, op, algorithm)
+        least = _WIRE_PART_BYTES * self.size
+        if self._launcher.sizes.chunk_bytes < least:
+            raise ConfigError(
+                f"wire={wire!r} needs chunk_bytes of {least}; there are {self._launcher.sizes.chunk_bytes}"
+            )
+        call = Call(Op.all_reduce, x.numel(), _bytes(x), x.dtype, reduction(op), Algorithm.two_shot, wire=wire)
+        self._launcher.start(call, x.data_ptr(), out.data_ptr())
+        return out
 
     # Choosing.
 

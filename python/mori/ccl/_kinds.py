@@ -13,7 +13,18 @@ from mori.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Algorithm", "Element", "Op", "Reduction", "algorithm", "element_types", "reduction"]
+__all__ = [
+    "WIRES",
+    "Algorithm",
+    "Element",
+    "Op",
+    "Reduction",
+    "algorithm",
+    "check_wire",
+    "element_types",
+    "quantised_types",
+    "reduction",
+]
 
 
 class Op(enum.IntEnum):
@@ -61,6 +72,11 @@ _ELEMENTS = (
 )
 
 
+#: narrow formats in which all_reduce can send, and the dtypes that it takes then
+WIRES = ("fp8", "int8", "int4")
+_QUANTISED = {"bfloat16": "bf16", "float16": "fp16"}
+
+
 class Element(NamedTuple):
     """A dtype that can be summed."""
 
@@ -93,3 +109,22 @@ def algorithm(name: str) -> Algorithm | None:
     if found is None and name != "auto":
         raise ConfigError(f"algorithm={name!r}: allowed are auto, {', '.join(Algorithm.__members__)}")
     return found
+
+
+@functools.cache
+def quantised_types() -> dict[torch.dtype, str]:
+    """What kernels ccl_WIRE_* call a dtype."""
+    import torch
+
+    return {getattr(torch, name): kernel for name, kernel in _QUANTISED.items()}
+
+
+def check_wire(wire: str, dtype: torch.dtype, op: str, algorithm: str) -> None:
+    if wire not in WIRES:
+        raise ConfigError(f"wire={wire!r}: allowed are None, {', '.join(WIRES)}")
+    if dtype not in quantised_types():
+        raise ConfigError(f"wire={wire!r} is for {' and '.join(_QUANTISED)}; x is {dtype}")
+    if op not in ("sum", "avg"):
+        raise ConfigError(f"wire={wire!r} is for op='sum' and 'avg', not {op!r}")
+    if algorithm not in ("auto", "two_shot"):
+        raise ConfigError(f"wire={wire!r} goes in two shots; algorithm={algorithm!r}")

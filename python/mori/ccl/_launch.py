@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mori import _core
-from mori.ccl._kinds import Algorithm, Op, Reduction, element_types
+from mori.ccl._kinds import WIRES, Algorithm, Op, Reduction, element_types, quantised_types
 
 if TYPE_CHECKING:
     from mori.context import Context
@@ -53,6 +53,7 @@ class Call(NamedTuple):
     algorithm: Algorithm = Algorithm.one_shot
     root: int = 0
     split: bool = False
+    wire: str = ""
 
 
 class _Prepared(NamedTuple):
@@ -88,6 +89,11 @@ class Launcher:
         self._prepared: dict[Call, _Prepared] = {}
         self._move = self._function("ccl_move", "ccl_move")
         self._sums = {dtype: self._function(e.unit, e.kernel) for dtype, e in element_types().items()}
+        self._narrow = {
+            (wire, dtype): self._function(f"ccl_quantised_{name}", f"ccl_{wire}_{name}")
+            for dtype, name in quantised_types().items()
+            for wire in WIRES
+        }
         self._most = self._agreed_blocks()
 
     def _function(self, unit: str, kernel: str) -> Any:
@@ -97,7 +103,7 @@ class Launcher:
         """Collective over the context. The most blocks that every rank can launch, of any kernel."""
         mine = self.sizes.blocks
         if not self.ctx.synchronous:
-            functions = (self._move, *self._sums.values())
+            functions = (self._move, *self._sums.values(), *self._narrow.values())
             mine = min(mine, *(self.ctx.core.resident_blocks(f, _LANES // self._lanes, 16) for f in functions))
         mine = min(mine, self.ctx.default_blocks or mine)
         answers = self.ctx.mesh.exchange("ccl.blocks", mine.to_bytes(4, "little"), timeout=self.ctx.timeout)
@@ -117,6 +123,10 @@ class Launcher:
 
     def _prepare(self, call: Call) -> _Prepared:
         function = self._move if call.dtype is None else self._sums[call.dtype]
+        kind = 0 if call.dtype is None else element_types()[call.dtype].number
+        if call.wire:
+            function = self._narrow[call.wire, call.dtype]
+            kind += 100 * (1 + WIRES.index(call.wire))
         if self.ctx.synchronous and self._lanes == 1:
             warps = 1
         else:
@@ -124,7 +134,6 @@ class Launcher:
         least = 1 << 16 if call.algorithm is not Algorithm.ll else 4 * _LANES
         # with splits members have different amounts, and must launch the same number of blocks
         blocks = self._most if call.split else max(1, min(self._most, -(-call.nbytes // least)))
-        kind = 0 if call.dtype is None else element_types()[call.dtype].number
         alike = (call.op, call.reduction, call.algorithm, call.root, 0 if call.split else call.amount, kind)
         digest = zlib.crc32(_ALIKE.pack(*alike)) + 1
         tail = _TAIL.pack(

@@ -103,6 +103,26 @@ MORI_DEVICE void load_codes(uint32_t (&words)[kWords], const char* from, bool wh
   }
 }
 
+/// kElements of a row in fp32, of which `here` are there, zeros behind them.
+template <uint32_t kElements, class T>
+MORI_DEVICE void load_elements(float (&values)[kElements], const T* row, uint32_t here, bool aligned) {
+  constexpr uint32_t kEach = Pack<T>::kElements;
+  MORI_UNROLL
+  for (uint32_t p = 0; p < kElements / kEach; ++p) {
+    Pack<T> pack{};
+    if (aligned && here == kElements) {
+      pack = load_pack(row + p * kEach);
+    } else {
+      MORI_UNROLL
+      for (uint32_t e = 0; e < kEach; ++e) {
+        if (p * kEach + e < here) pack.element[e] = row[p * kEach + e];
+      }
+    }
+    MORI_UNROLL
+    for (uint32_t e = 0; e < kEach; ++e) values[p * kEach + e] = to_float(pack.element[e]);
+  }
+}
+
 /// Writes code_bytes<Format>(n) bytes and scale_count<C>(n) scales.
 template <class C, class Group, class T>
 MORI_DEVICE void quantise(const Group& group, void* codes, typename C::Scale::Stored* scales, const T* from,
@@ -116,19 +136,14 @@ MORI_DEVICE void quantise(const Group& group, void* codes, typename C::Scale::St
   MORI_NO_UNROLL
   for (size_t first = 0; first < count; first += at_once) {  // as often in every lane: they shuffle
     const size_t block = first + group.lane() / Shape::kLanes;
-    Piece<T, kElements> piece[Shape::kHeld];
+    float held[Shape::kHeld][kElements];
     float amax = 0;
     MORI_UNROLL
     for (uint32_t h = 0; h < Shape::kHeld; ++h) {
       const size_t at = block * C::kBlock + (place * Shape::kHeld + h) * kElements;
-      const uint32_t here = elements_at<kElements>(at, n);
-      if (here == kElements && aligned) {
-        piece[h].load(from + at);
-      } else {
-        piece[h].load_some(from + at, here);
-      }
-      const float mine = piece[h].amax();
-      amax = mine > amax ? mine : amax;
+      load_elements(held[h], from + at, elements_at<kElements>(at, n), aligned);
+      MORI_UNROLL
+      for (uint32_t e = 0; e < kElements; ++e) amax = max_magnitude(amax, held[h][e]);
     }
     const BlockScale scale = scale_for(max_of_lanes<Shape::kLanes>(amax), Format::kLimit, C::Scale::kE8m0);
     if (place == 0 && block < count) scales[block] = C::Scale::stored(scale.stored);
@@ -137,8 +152,14 @@ MORI_DEVICE void quantise(const Group& group, void* codes, typename C::Scale::St
       const size_t at = block * C::kBlock + (place * Shape::kHeld + h) * kElements;
       const uint32_t here = elements_at<kElements>(at, n);
       uint32_t words[kWords];
-      piece[h].template narrow<Format::kBits>(scale.inverse, words,
-                                              [](const float* v) { return Format::pack(v); });
+      MORI_UNROLL
+      for (uint32_t w = 0; w < kWords; ++w) {
+        constexpr uint32_t kOfWord = 32 / Format::kBits;
+        float v[kOfWord];
+        MORI_UNROLL
+        for (uint32_t e = 0; e < kOfWord; ++e) v[e] = multiply(held[h][w * kOfWord + e], scale.inverse);
+        words[w] = Format::pack(v);
+      }
       store_codes(static_cast<char*>(codes) + at * Format::kBits / 8, words, here == kElements && aligned,
                   uint32_t(code_bytes<Format>(here)));
     }
@@ -153,16 +174,12 @@ MORI_DEVICE void encode(const Group& group, void* codes, const T* from, size_t n
   MORI_NO_UNROLL
   for (size_t at = size_t(group.lane()) * kElements; at < n; at += size_t(group.lanes()) * kElements) {
     const uint32_t here = elements_at<kElements>(at, n);
-    const bool whole = here == kElements && aligned;
-    Piece<T, kElements> piece;
-    if (whole) {
-      piece.load(from + at);
-    } else {
-      piece.load_some(from + at, here);
-    }
+    float values[kElements];
+    load_elements(values, from + at, here, aligned);
     uint32_t words[4];
-    piece.template narrow<Format::kBits>(1.0f, words, [](const float* v) { return Format::pack(v); });
-    store_codes(static_cast<char*>(codes) + at * Format::kBits / 8, words, whole,
+    MORI_UNROLL
+    for (uint32_t w = 0; w < 4; ++w) words[w] = Format::pack(values + w * (kElements / 4));
+    store_codes(static_cast<char*>(codes) + at * Format::kBits / 8, words, here == kElements && aligned,
                 uint32_t(code_bytes<Format>(here)));
   }
 }
