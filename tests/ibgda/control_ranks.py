@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Two ranks over MORI_IBGDA_NIC, a NIC that takes entries and never completes one. Run by test_control.py."""
+"""Two ranks over MORI_IBGDA_NIC, a NIC that takes entries and never completes one. Run by test_queue_control.py."""
 
 from __future__ import annotations
 

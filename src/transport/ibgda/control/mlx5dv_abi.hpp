@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The part of libmlx5's direct verbs that we use, declared by ourselves as in src/transport/verbs/abi.hpp.
-// tests/ibgda/test_control.py compares it with infiniband/mlx5dv.h.
+// tests/ibgda/test_queue_control.py compares it with infiniband/mlx5dv.h.
 #pragma once
 #include <sys/types.h>
 
