@@ -44,5 +44,6 @@ void bind_context(py::module_& module) {
            py::arg("shared_bytes"))
       .def("error", &core::Context::error)
       .def("clear_refusal", &core::Context::clear_refusal)
+      .def("clear_failure", &core::Context::clear_failure)
       .def("leave_waits", &core::Context::leave_waits, py::arg("lost_peer"));
 }

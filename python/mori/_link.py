@@ -35,6 +35,9 @@ class Kind(enum.IntEnum):
     JOIN = 3  # "I am here" of survivors()
     DECIDED = 4  # survivors() is decided: look at the ledger
     FAREWELL = 5  # an orderly close follows
+    ROLL = 6  # "I am here" of roll_call()
+    CALLED = 7  # roll_call() is decided: look at the ledger
+    BACK = 8  # one rank's part of reunite()
 
 
 class State(enum.Enum):

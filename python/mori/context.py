@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mori import _core, config
+from mori._absence import Absence
 from mori._fabric import check_transport, connect
 from mori._queue_errors import queue_failure
 from mori.bootstrap import rendezvous
@@ -107,6 +108,7 @@ class Context:
         self._failure: MoriError | None = None
         self._lost: set[int] = set()
         self._excused: frozenset[int] = frozenset()
+        self.absence = Absence(self)
         self._lock = threading.Lock()
         self._closed = False
         try:
@@ -246,6 +248,40 @@ class Context:
                 raise ConfigError(f"ranks={sorted(ranks)}: {rank} is not another rank of 0..{self.world_size - 1}")
         self._excused = frozenset(ranks)
 
+    @property
+    def left_out(self) -> frozenset[int]:
+        """Ranks that products made with on_loss="mask" go without."""
+        return self.absence.left_out
+
+    def leave_out(self, *, timeout: float | None = None) -> frozenset[int]:
+        """Agrees with the others on who is left, and goes on without the rest: what the next call of a product made
+        with on_loss="mask" does by itself after PeerLost or TimeoutError. Gives `left_out`.
+
+        Collective over the ranks that are left, which call it within `timeout` seconds (default: two deadlines of the
+        context); a rank that comes later gets PeerLost until all call `readmit()`. ConfigError if a rank left out
+        before may still write to memory that is needed. Not capturable in a graph. docs/absence.md.
+        """
+        self.absence.leave_out(self._failure, 2 * self.timeout if timeout is None else timeout)
+        return self.left_out
+
+    def readmit(self, *, timeout: float | None = None) -> None:
+        """Takes in again whom `leave_out()` left out: afterwards all ranks take part. Collective over all ranks, those
+        too; waits for the stream and for all ranks. Not capturable. Raises PeerLost if one has died since."""
+        self.absence.readmit(self.timeout if timeout is None else timeout)
+
+    @property
+    def lost_a_rank(self) -> bool:
+        """Whether a call has raised that a rank died or did not come."""
+        return isinstance(self._failure, (PeerLost, TimeoutError))
+
+    def forget_failure(self) -> None:
+        """For those who have made new whatever the failed call used, on all ranks that go on: the context is usable
+        again. No kernel of this rank may run."""
+        self._failure = None
+        self.core.clear_failure()
+        for peer in self.mesh.lost():
+            self._peer_lost(peer)
+
     def recover(self, *, timeout: float | None = None) -> Context:
         """A fresh context of all ranks that are left and call this within `timeout` seconds; closes this one.
 
@@ -299,7 +335,7 @@ class Context:
     def _peer_lost(self, peer: int) -> None:
         with self._lock:
             self._lost.add(peer)
-        if peer not in self._excused:
+        if peer not in self._excused | self.left_out:
             self.core.leave_waits(peer)
 
     def _waited(self, word: _core.ErrorWord) -> MoriError | None:

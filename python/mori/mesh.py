@@ -16,10 +16,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import struct
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import TracebackType
 
 from ._deadline import Deadline
@@ -33,7 +34,8 @@ from .errors import ConfigError, PeerLost, TimeoutError, TransportError
 
 __all__ = ["Mesh", "Message", "check_same"]
 
-_LOOK_S = 0.1  # how often survivors() looks at the ledger by itself, in case the one who decided died
+_LOOK_S = 0.1  # how often an agreement looks at the ledger by itself, in case the one who decided died
+_NUMBERS = struct.Struct("<QQ")  # of reunite(): the next exchange, the last roll call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Mesh:
         self._sequence = 0  # of the next exchange
         self._completed = 0  # the first exchange that did not succeed here
         self._epoch = 0  # how often survivors() was called
+        self._rolls = 0  # how often roll_call() was
+        self._away = ""  # or how the others went on without this rank
         self._turn = threading.Lock()
         self._closed = ""  # or why it cannot be used
         _meshes.add(self)
@@ -151,22 +155,59 @@ class Mesh:
         deadline = Deadline(timeout)
         with self._my_turn("survivors", deadline):
             self._epoch += 1
-            with self._hub.lock:
-                completed = self._completed.to_bytes(8, "little")
-                self._hub.post(self._frame(Kind.JOIN, self._epoch, payload=completed))
-            self._hub.wait(lambda changed: self._all_joined(), deadline, _LOOK_S)
-            with self._hub.lock:
-                self._check_usable("survivors")
-                self._hub.notice_ends()
-                decided = self._decide({self.rank} | {peer for peer in self._hub.links if self._joined(peer)})
-                if self.rank in decided:
-                    self._hub.post(self._frame(Kind.DECIDED, self._epoch), decided - {self.rank})
-                    self._hub.flush()
-                    for peer in self._hub.links.keys() - decided:
-                        self._hub.links[peer].give_up()
+            ballot = _Ballot(Kind.JOIN, Kind.DECIDED, self._lineage.name, self._epoch)
+            decided = self._agree(ballot, self._completed.to_bytes(8, "little"), frozenset(), deadline)
             if self.rank not in decided:
                 raise PeerLost(f"ranks {sorted(decided)} went on without rank {self.rank}, which came too late")
+            with self._hub.lock:
+                for peer in self._hub.links.keys() - decided:
+                    self._hub.links[peer].give_up()
             return tuple(sorted(decided))
+
+    def roll_call(self, *, timeout: float, without: Collection[int] = ()) -> tuple[int, ...]:
+        """Agrees on who is here: the ranks that call this within `timeout`. Whoever returns has the same answer.
+
+        Returns as soon as every rank has called it or died, but for those in `without`, which are not awaited.
+        Nothing is closed. A rank that comes after the others decided without it gets PeerLost, then and from every
+        later roll call, until `reunite()`.
+        """
+        deadline = Deadline(timeout)
+        with self._my_turn("roll_call", deadline):
+            if self._away:
+                raise PeerLost(self._away)
+            self._rolls += 1
+            ballot = _Ballot(Kind.ROLL, Kind.CALLED, self._lineage.name | 1 << 63, self._rolls)
+            with self._hub.lock:
+                for link in self._hub.links.values():
+                    link.drop(lambda f: f.kind in (Kind.ROLL, Kind.CALLED) and f.sequence < self._rolls)
+            decided = self._agree(ballot, b"", frozenset(without), deadline)
+            if self.rank not in decided:
+                self._away = f"ranks {sorted(decided)} went on without rank {self.rank}, which came too late"
+                raise PeerLost(self._away)
+            return tuple(sorted(decided))
+
+    def reunite(self, payload: bytes = b"", *, timeout: float) -> list[bytes]:
+        """Brings all ranks back into step, those that roll calls left out too. Collective over all ranks, in no order
+        with exchanges that failed; gives every rank's payload, by rank. Whoever returns should meet the others in
+        a barrier: a rank that called this in vain before counts as here. Raises as `exchange()`."""
+        deadline = Deadline(timeout)
+        with self._my_turn("reunite", deadline):
+            mine = _NUMBERS.pack(self._sequence, self._rolls)
+            with self._hub.lock:
+                self._hub.post(self._frame(Kind.BACK, 0, payload=mine + bytes(payload)))
+            if not self._hub.wait(lambda changed: not self._not_back(), deadline):
+                missing = self._not_back()
+                text = f"'reunite': rank {self.rank} waited {deadline.timeout:g} s for ranks {missing}"
+                raise TimeoutError(text, what="reunite", missing=missing)
+            told = {self.rank: mine + bytes(payload)}
+            with self._hub.lock:
+                for peer, link in self._hub.links.items():
+                    while (frame := link.take(lambda f: self._is_mine(f, Kind.BACK))) is not None:
+                        told[peer] = frame.payload
+            numbers = [_NUMBERS.unpack_from(part) for part in told.values()]
+            self._sequence = self._completed = max(sequence for sequence, _ in numbers)
+            self._rolls, self._away = max(rolls for _, rolls in numbers), ""
+            return [told[peer][_NUMBERS.size :] for peer in range(self.world_size)]
 
     def subset(self, ranks: Sequence[int]) -> Mesh:
         """A mesh of these ranks, numbered by their place in `ranks`. It takes over the sockets; this one is
@@ -257,24 +298,52 @@ class Mesh:
             return False
         return int.from_bytes(frame.payload, "little") <= call.sequence
 
-    # Survivors.
+    # Agreements: who calls.
 
-    def _joined(self, peer: int) -> bool:
+    def _agree(self, ballot: _Ballot, payload: bytes, without: frozenset[int], deadline: Deadline) -> set[int]:
+        """What the ledger says. Under `_turn`."""
+        with self._hub.lock:
+            self._hub.post(self._frame(ballot.call, ballot.number, payload=payload))
+        self._hub.wait(lambda changed: self._all_called(ballot, without), deadline, _LOOK_S)
+        with self._hub.lock:
+            self._check_usable(ballot.call.name.lower())
+            self._hub.notice_ends()
+            decided = self._decide(
+                ballot, {self.rank} | {peer for peer in self._hub.links if self._called(ballot, peer)}
+            )
+            if self.rank in decided:
+                self._hub.post(self._frame(ballot.decided, ballot.number), decided - {self.rank})
+                self._hub.flush()
+        return decided
+
+    def _called(self, ballot: _Ballot, peer: int) -> bool:
         link = self._hub.links[peer]
-        joined = link.find(lambda f: self._is_mine(f, Kind.JOIN) and f.sequence == self._epoch)
-        return link.is_open and joined is not None
+        call = link.find(lambda f: self._is_mine(f, ballot.call) and f.sequence == ballot.number)
+        return link.is_open and call is not None
 
-    def _all_joined(self) -> bool:
-        if self._ledger and self._ledger.decision(self._lineage.name, self._epoch) is not None:
+    def _all_called(self, ballot: _Ballot, without: frozenset[int]) -> bool:
+        if self._ledger and self._ledger.decision(ballot.name, ballot.number) is not None:
             return True
-        return all(not link.is_open or self._joined(peer) for peer, link in self._hub.links.items())
+        return all(
+            peer in without or not link.is_open or self._called(ballot, peer) for peer, link in self._hub.links.items()
+        )
 
-    def _decide(self, proposal: set[int]) -> set[int]:
+    def _decide(self, ballot: _Ballot, proposal: set[int]) -> set[int]:
         if self._ledger is None:
             return proposal
         bits = sum(1 << rank for rank in proposal).to_bytes(self._ledger.value_bytes, "little")
-        decided = int.from_bytes(self._ledger.decide(self._lineage.name, self._epoch, bits), "little")
+        decided = int.from_bytes(self._ledger.decide(ballot.name, ballot.number, bits), "little")
         return {rank for rank in range(self.world_size) if decided >> rank & 1}
+
+    def _not_back(self) -> list[int]:
+        with self._hub.lock:
+            missing = []
+            for peer, link in self._hub.links.items():
+                if link.find(lambda f: self._is_mine(f, Kind.BACK)) is None:
+                    if not link.is_open:
+                        raise PeerLost(f"'reunite': rank {peer} died or closed its mesh", peer=peer)
+                    missing.append(peer)
+            return missing
 
     # Frames.
 
@@ -296,7 +365,9 @@ class Mesh:
         """Whether a frame belongs to a call that nobody will come back to."""
         if frame.depth != self._lineage.depth:
             return frame.depth < self._lineage.depth
-        return frame.sequence < sequence if frame.kind is Kind.DATA else frame.sequence <= self._epoch
+        if frame.kind is Kind.DATA:
+            return frame.sequence < sequence
+        return frame.kind in (Kind.JOIN, Kind.DECIDED) and frame.sequence <= self._epoch
 
     # Life.
 
@@ -340,6 +411,16 @@ class _Lineage:
 
     def child(self, ranks: list[int]) -> _Lineage:
         return _Lineage(self.depth + 1, zlib.crc32(repr((self.branch, ranks)).encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ballot:
+    """One agreement: the frames that say "I am here" and "look at the ledger", and the ledger's name for it."""
+
+    call: Kind
+    decided: Kind
+    name: int
+    number: int
 
 
 @dataclasses.dataclass

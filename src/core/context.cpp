@@ -126,6 +126,13 @@ void Context::clear_refusal() {
   if (error().state == 2 && e->refusal != 0) __atomic_store_n(&e->state, uint64_t(0), __ATOMIC_RELEASE);
 }
 
+void Context::clear_failure() {
+  ErrorWord* e = word(error_memory_);
+  __atomic_store_n(&e->wait, uint64_t(0), __ATOMIC_RELAXED);  // what kernels look at, see failed()
+  __atomic_store_n(&e->abort, uint64_t(0), __ATOMIC_RELAXED);
+  __atomic_store_n(&e->state, uint64_t(0), __ATOMIC_RELEASE);
+}
+
 void Context::leave_waits(uint32_t lost_peer) {
   uint64_t none = 0;
   __atomic_compare_exchange_n(&word(error_memory_)->abort, &none, uint64_t(lost_peer) + 1, false,

@@ -47,6 +47,9 @@ class Context {
   ErrorWord error() const;
   /// Forgets a refusal (not a failed wait: after one, ranks may disagree about epochs).
   void clear_refusal();
+  /// Forgets a failed wait and a lost peer too. No kernel of this rank may run, and whatever the failed call
+  /// used must be made new: ranks may disagree about it.
+  void clear_failure();
   /// Makes all waits leave at once: the peer is lost. Callable from any thread.
   void leave_waits(uint32_t lost_peer);
 

@@ -22,7 +22,9 @@ def crash_work(rank, world_size, uid, folder):
     mesh = join(rank, world_size, uid)
     mesh.watch(lambda peer: None)
     messages = mesh.exchange("x", b"", [memfd("x")])
-    names = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "@mori" in line]
+    mine = {os.readlink(fd) for fd in list(Path("/proc/self/fd").iterdir()) if fd.is_symlink()}
+    table = [line.split() for line in Path("/proc/net/unix").read_text().splitlines() if "@mori" in line]
+    names = [name for *_, inode, name in table if f"socket:[{inode}]" in mine]
     Path(folder, f"{rank}.pid").write_text(f"{os.getpid()} {len(messages)} {' '.join(names)}")
     mesh.barrier()
     if rank < 3:
@@ -37,6 +39,7 @@ def test_nothing_outlives_a_crash(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["0.pid", "1.pid", "2.pid", "3.pid"]
     assert {name for name in os.listdir("/dev/shm") if "mori" in name} <= shm
     words = [p.read_text().split() for p in tmp_path.iterdir()]
+    assert any(names for _, _, *names in words)
     sockets = Path("/proc/net/unix").read_text()
     for pid, _, *names in words:
         assert not Path(f"/proc/{pid}").exists()

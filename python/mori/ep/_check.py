@@ -13,7 +13,7 @@ from mori.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_tensor"]
+__all__ = ["check_launch_number", "check_tensor"]
 
 
 def check_tensor(
@@ -42,3 +42,8 @@ def check_tensor(
     if tensor.numel() and got[-1] * tensor.element_size() % 16 == 0 and tensor.data_ptr() % 16:
         raise ConfigError(f"{name} begins at {tensor.data_ptr():#x}; it must be aligned to 16 bytes")
     return int(got[0])
+
+
+def check_launch_number(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 16:
+        raise ConfigError(f"{name}={value!r} must be an integer of 0 to 2^16 - 1; 0 chooses")

@@ -13,11 +13,11 @@ from mori import _core
 from mori.context import Context
 from mori.ep import _autograd, _ops
 from mori.ep._calls import Call, CombineCall, DispatchCall
-from mori.ep._check import check_tensor
-from mori.ep._debug import Inspector
+from mori.ep._check import check_launch_number, check_tensor
 from mori.ep._experts import CopyChooser, Placement, place
-from mori.ep._leases import Leases
-from mori.ep._plan import Plan, make_plan, value_types, wire_of
+from mori.ep._halves import make_half
+from mori.ep._plan import Plan, make_plan, value_types
+from mori.ep._prepare import prepare_combine, prepare_dispatch
 from mori.ep._recipe import Quantize
 from mori.ep._results import Received, RoutingHandle
 from mori.errors import ConfigError, MoriError
@@ -25,6 +25,8 @@ from mori.mesh import check_same
 
 if TYPE_CHECKING:
     import torch
+
+    from mori.ep._debug import Inspector
 
 __all__ = ["Dispatcher", "combine", "dispatch"]
 
@@ -52,6 +54,9 @@ class Dispatcher:
         the first num_experts % world_size ranks one larger).
     count_load: count every rank's selections of each expert on the device, see `load`.
     debug: look for mistakes: poison, guards, stamps of rows, see docs/ep_debug.md (default: as the context).
+    on_loss: what follows the call that a rank's death or absence has ended: "raise", the same error from every call
+        until ctx.recover(); or "mask", the next call leaves out whoever is gone (docs/absence.md), for twice the
+        memory.
     blocks, warps: launch shape, 0 = chosen.
 
     Collective; arguments are compared between ranks. One stream at a time may use a dispatcher.
@@ -80,6 +85,7 @@ class Dispatcher:
         expert_map: Sequence[int | Sequence[int]] | None = None,
         count_load: bool = False,
         debug: bool | None = None,
+        on_loss: str = "raise",
         blocks: int = 0,
         warps: int = 0,
     ) -> None:
@@ -98,25 +104,24 @@ class Dispatcher:
             zero_padding=zero_padding, quantize=quantize,
         )  # fmt: skip
         for name, value in (("blocks", blocks), ("warps", warps)):
-            _launch_number(name, value)
+            check_launch_number(name, value)
+        if on_loss not in ("raise", "mask"):
+            raise ConfigError(f"on_loss={on_loss!r}: allowed are 'raise' and 'mask'")
         self.debug = ctx.debug if debug is None else bool(debug)
+        self.on_loss = on_loss
         config = self.plan.core(ctx.world_size, guarded=self.debug)
         self._layout = _core.ep_layout(config)
-        check_same(ctx.mesh, "mori.ep.Dispatcher", self.plan.digest() | {"debug": str(self.debug)}, timeout=ctx.timeout)
-        # The signals must be 0 before a peer can raise them; only the head of the memory holds any.
-        self._memory = ctx.heap.allocate(self._layout.heap_bytes, purpose="mori.ep.Dispatcher")
-        ctx.heap.core.fill(self._memory.offset, 0, self._layout.signal_bytes)
-        self._leases = Leases(ctx, self._memory, self._layout, live_results)
-        self._inspector = Inspector(ctx, self.plan, self._layout, self._memory, self._leases) if self.debug else None
+        agreed = self.plan.digest() | {"debug": str(self.debug), "on_loss": on_loss}
+        check_same(ctx.mesh, "mori.ep.Dispatcher", agreed, timeout=ctx.timeout)
+        self._halves = tuple(
+            make_half(ctx, self.plan, self._layout, config, debug=self.debug, live_results=live_results,
+                      blocks=blocks, warps=warps)
+            for _ in range(1 if on_loss == "raise" else 2)
+        )  # fmt: skip
         ctx.mesh.barrier("mori.ep.Dispatcher", timeout=ctx.timeout)
-        self._core: Any = _core.EpDispatcher(
-            ctx.core,
-            config,
-            heap_offset=self._memory.offset,
-            expert_rank=list(self.plan.placement.copy_rank),
-            blocks=blocks or ctx.default_blocks,
-            warps=warps,
-        )
+        self._core: Any = None
+        self._inspector: Inspector | None = None
+        self._use(ctx.absence.half % len(self._halves))
         self.placement: Placement = self.plan.placement
         self.chooser: CopyChooser | None = None
         if self.placement.replicated:
@@ -126,10 +131,13 @@ class Dispatcher:
         self._load: torch.Tensor | None = None
         if count_load:
             self._load = torch.zeros(len(self.placement.copy_rank), dtype=torch.int64, device=ctx.device)
-        self.map_generation = self._dispatched = 0
+        self.map_generation = self.memory_generation = self._dispatched = 0
         self._open: dict[type[Call], Call] = {}
         self._id_types = (torch.int32, torch.int64)
         self._values = value_types()
+        self._here: torch.Tensor | None = None  # mask of the ranks that take part; None: all
+        if on_loss == "mask":
+            ctx.absence.enlist(self)
 
     # -- what it was made with
 
@@ -224,7 +232,7 @@ class Dispatcher:
         What the kernels of a GPU find is raised by ctx.synchronize() and ctx.check(); after a failed wait, by every
         call. Capturable in a CUDA graph: keep the result alive as long as the graph.
         """
-        call = self._prepare_dispatch(x, topk_ids, topk_weights, scales, routing, active, blocks, trace)
+        call = prepare_dispatch(self, x, topk_ids, topk_weights, scales, routing, active, blocks, trace)
         weights = call.handle.topk_weights
         if _autograd.wanted(x, weights):
             return _autograd.dispatch(self, call, x, weights)
@@ -265,7 +273,7 @@ class Dispatcher:
         and rounds once. Bitwise repeatable. Differentiable in rows, bias and, with apply_weights, the weights.
         Raises as dispatch. Capturable in a CUDA graph.
         """
-        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, wire, active, blocks, trace)
+        call = prepare_combine(self, rows, routing, apply_weights, bias, out, release, wire, active, blocks, trace)
         weights = routing.topk_weights if apply_weights else None
         if _autograd.wanted(rows, weights, bias):
             if out is not None:
@@ -288,7 +296,7 @@ class Dispatcher:
         """The first half of dispatch: this rank's rows are on their way. Arguments as dispatch; not differentiable.
 
         Pass the result to dispatch_recv; until then no other dispatch may begin on this dispatcher."""
-        call = self._prepare_dispatch(x, topk_ids, topk_weights, scales, routing, active, blocks, None)
+        call = prepare_dispatch(self, x, topk_ids, topk_weights, scales, routing, active, blocks, None)
         self.launch(call, _core.EP_SEND)
         return call
 
@@ -313,7 +321,7 @@ class Dispatcher:
         """The first half of combine: the rows are on their way home. Arguments as combine; not differentiable.
 
         Pass the result to combine_recv; until then no other combine may begin on this dispatcher."""
-        call = self._prepare_combine(rows, routing, apply_weights, bias, out, release, wire, active, blocks, None)
+        call = prepare_combine(self, rows, routing, apply_weights, bias, out, release, wire, active, blocks, None)
         self.launch(call, _core.EP_SEND)
         return call
 
@@ -341,7 +349,8 @@ class Dispatcher:
         held = {"expert_map": str(placement.held_by)}
         check_same(self.ctx.mesh, "mori.ep.set_expert_map", held, timeout=self.ctx.timeout)
         self.ctx.barrier()
-        self._core.place_experts(list(placement.copy_rank))
+        for half in self._halves:
+            half.core.place_experts(list(placement.copy_rank))
         if self.chooser is not None:
             self.chooser.load(placement)
         self.placement = placement
@@ -350,7 +359,8 @@ class Dispatcher:
 
     def readmit(self) -> None:
         """Brings ranks that were left out by `active` back into step: afterwards all may take part again. Collective
-        over all ranks, those too; waits for the stream and for all ranks; not capturable. No call may be half done."""
+        over all ranks, those too; waits for the stream and for all ranks; not capturable. No call may be half done.
+        After ranks were left out by on_loss="mask" it is `ctx.readmit()` instead."""
         self._check_usable(DispatchCall)
         self._check_usable(CombineCall)
         self.ctx.barrier()
@@ -367,6 +377,24 @@ class Dispatcher:
         if self._inspector is None:
             raise ConfigError("check_memory: the dispatcher was made with debug=False, or is closed")
         self._inspector.check_memory()
+
+    # -- ranks that are gone, see mori._absence
+
+    def make_new(self, half: int, generation: int) -> None:
+        if self._halves:  # not closed
+            self._halves[half].make_new(generation)
+
+    def turn_to(self, half: int, left_out: frozenset[int]) -> None:
+        import torch
+
+        if not self._halves:
+            return
+        self._use(half)
+        self._open.clear()
+        self.memory_generation += 1
+        here = sum(1 << rank for rank in range(self.ctx.world_size) if rank not in left_out)
+        here -= 1 << 64 if here >= 1 << 63 else 0
+        self._here = torch.tensor([here], dtype=torch.int64, device=self.ctx.device) if left_out else None
 
     # -- handles
 
@@ -398,6 +426,7 @@ class Dispatcher:
     def close(self) -> None:
         """Gives the memory back once all ranks have closed and all results are dropped. Local."""
         self._core = self._inspector = None
+        self._halves = ()
 
     def __enter__(self) -> Dispatcher:
         return self
@@ -407,117 +436,10 @@ class Dispatcher:
 
     # -- inside
 
-    def _prepare_dispatch(
-        self,
-        x: torch.Tensor,
-        topk_ids: torch.Tensor | None,
-        topk_weights: torch.Tensor | None,
-        scales: torch.Tensor | None,
-        routing: RoutingHandle | None,
-        active: torch.Tensor | None,
-        blocks: int,
-        trace: torch.Tensor | None,
-    ) -> DispatchCall:
-        """Checks everything, takes a buffer, and gives the call, not launched yet."""
-        import torch
-
-        self._check_usable(DispatchCall)
-        plan = self.plan
-        copies = None
-        if routing is not None:
-            if topk_ids is not None or topk_weights is not None:
-                raise ConfigError("topk_ids and topk_weights come from routing; do not pass both")
-            self._check_owner(routing)
-            topk_ids, topk_weights, copies = routing.topk_ids, routing.topk_weights, routing.copies
-        if topk_ids is None:
-            raise ConfigError("topk_ids is missing; pass it, or routing of an earlier dispatch")
-        elements = plan.hidden if plan.recipe is not None else plan.row_elements
-        tokens = self._check("x", x, (None, elements), (plan.dtype,))
-        if tokens > plan.max_tokens:
-            raise ConfigError(f"x has {tokens} tokens, max_tokens is {plan.max_tokens}")
-        if routing is not None and tokens != routing.tokens:
-            raise ConfigError(f"x has {tokens} tokens, routing is of {routing.tokens}")
-        self._check("topk_ids", topk_ids, (tokens, plan.topk), self._id_types)
-        if topk_weights is not None:
-            self._check("topk_weights", topk_weights, (tokens, plan.topk), (torch.float32,))
-        if (scales is not None) != (plan.scales is not None):
-            need = "has none" if plan.scales is None else f"was made with {plan.scales}"
-            raise ConfigError(f"scales={'given' if scales is not None else None}: the dispatcher {need}")
-        if scales is not None and plan.scales is not None:
-            self._check("scales", scales, (tokens, plan.scales[0]), (plan.scales[1],))
-        self._check_options(active, blocks, trace)
-        if copies is None and self.chooser is not None:
-            copies = self.chooser.copies(topk_ids)
-        data = torch.empty(self.routing_bytes, dtype=torch.uint8, device=self.ctx.device)
-        handle = RoutingHandle(self, data, topk_ids, topk_weights, copies)
-        self._dispatched += 1
-        handle.root = self._dispatched if routing is None else routing.root
-        lease = self._leases.take(poison=self.debug)
-        self._leases.bind(lease, handle)
-        received = Received(self, lease.tensor, handle, lease.release, lease.valid)
-        return DispatchCall(x, scales, handle, lease, received, self._load, active, blocks, trace)
-
-    def _prepare_combine(
-        self,
-        rows: torch.Tensor,
-        routing: RoutingHandle,
-        apply_weights: bool,
-        bias: torch.Tensor | None,
-        out: torch.Tensor | None,
-        release: bool,
-        wire: str | None,
-        active: torch.Tensor | None,
-        blocks: int,
-        trace: torch.Tensor | None,
-    ) -> CombineCall:
-        import torch
-
-        self.check_combine(routing)
-        plan, tokens = self.plan, routing.tokens
-        shape: tuple[int | None, ...] = (None, plan.hidden)
-        if plan.layout == "expert":
-            shape = (self.local_experts, plan.expert_capacity, plan.hidden)
-        self._check("rows", rows, shape, self._values)
-        if rows.dtype.itemsize > plan.combine_dtype.itemsize:
-            raise ConfigError(f"rows are {rows.dtype}, larger than combine_dtype={plan.combine_dtype}")
-        way = wire_of(wire, rows.dtype, plan.hidden)
-        count = rows.numel() // plan.hidden
-        self._check_row_count(count, routing)
-        if bias is not None:
-            self._check("bias", bias, (tokens, plan.hidden), (rows.dtype,))
-        if apply_weights and routing.topk_weights is None:
-            raise ConfigError("apply_weights=True: the dispatch had no topk_weights")
-        if out is None:
-            out = torch.empty((tokens, plan.hidden), dtype=rows.dtype, device=rows.device)
-        else:
-            self._check("out", out, (tokens, plan.hidden), (rows.dtype,))
-        self._check_options(active, blocks, trace)
-        row_weights = self._row_weights(routing) if apply_weights and plan.layout != "rank" else 0
-        return CombineCall(
-            rows,
-            routing,
-            apply_weights,
-            bias,
-            out,
-            release,
-            plan.hidden,
-            count,
-            row_weights,
-            way,
-            active,
-            blocks,
-            trace,
-        )
-
-    def _row_weights(self, routing: RoutingHandle) -> int:
-        """Address of the received weights; by expert, they are applied where the experts are."""
-        start = self._leases.address_of(routing)
-        if start == 0:
-            raise ConfigError(
-                f"apply_weights=True in layout={self.plan.layout}: the received rows, and the weights beside them, "
-                "were given back; combine before release, or apply the weights in the experts"
-            )
-        return start + int(self._layout.receive.weights)
+    def _use(self, which: int) -> None:
+        half = self._halves[which]
+        self._memory, self._leases, self._inspector = half.memory, half.leases, half.inspector
+        self._core = half.core
 
     def launch(self, call: Call, phases: int) -> None:
         """Runs a call, or half of one. What it raises leaves memory and handles as if it had not been made."""
@@ -547,6 +469,8 @@ class Dispatcher:
         self.launch(pending, _core.EP_RECEIVE)
 
     def _check_usable(self, kind: type[Call] | None = None) -> None:
+        if self.on_loss == "mask" and self._core is not None and self.ctx.lost_a_rank:
+            self.ctx.leave_out()
         self.ctx.ready()
         if self._core is None:
             raise ConfigError("the dispatcher is closed")
@@ -565,26 +489,11 @@ class Dispatcher:
             raise ConfigError("routing belongs to another dispatcher")
         if routing.map_generation != self.map_generation:
             raise ConfigError("routing is of a dispatch before set_expert_map; its experts may have moved")
+        if routing.memory_generation != self.memory_generation:
+            raise ConfigError("routing is of a dispatch before ranks were left out or taken in again; dispatch anew")
 
     def _check(self, name: str, tensor: torch.Tensor, shape: Sequence[int | None], dtypes: Any) -> int:
         return check_tensor(self.ctx.device, name, tensor, shape, dtypes)
-
-    def _check_options(self, active: torch.Tensor | None, blocks: int, trace: torch.Tensor | None) -> None:
-        import torch
-
-        if active is not None:
-            self._check("active", active, (1,), (torch.int64,))
-        if blocks != 0:
-            _launch_number("blocks", blocks)
-        if trace is not None:
-            self._check("trace", trace, (_core.EP_MAX_BLOCKS, _core.EP_TRACE_WORDS), (torch.int64,))
-
-    def _check_row_count(self, count: int, routing: RoutingHandle) -> None:
-        """On the CPU the number of rows is known; on a GPU only that capacity rows always suffice."""
-        if self.ctx.synchronous and self.plan.layout != "expert":
-            need = int((routing.total if self.plan.layout == "rank" else routing.expert_offsets[-1:]).item())
-            if count < need:
-                raise ConfigError(f"rows has {count} rows, the routing brought {need}")
 
 
 def dispatch(moe: Dispatcher, *args: Any, **kwargs: Any) -> Received:
@@ -595,8 +504,3 @@ def dispatch(moe: Dispatcher, *args: Any, **kwargs: Any) -> Received:
 def combine(moe: Dispatcher, *args: Any, **kwargs: Any) -> torch.Tensor:
     """`moe.combine(...)` as a function."""
     return moe.combine(*args, **kwargs)
-
-
-def _launch_number(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 16:
-        raise ConfigError(f"{name}={value!r} must be an integer of 0 to 2^16 - 1; 0 chooses")

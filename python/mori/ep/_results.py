@@ -34,7 +34,7 @@ class RoutingHandle:
         copies: torch.Tensor | None = None,
     ) -> None:
         self._owner = weakref.ref(owner)
-        self.map_generation = owner.map_generation
+        self.map_generation, self.memory_generation = owner.map_generation, owner.memory_generation
         #: uint8 [routing_bytes] on the device; the layout is EpRoutingAddress in src/ops/ep/ep_args.hpp
         self.data = data
         self.topk_ids = topk_ids
