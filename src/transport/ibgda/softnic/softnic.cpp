@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <random>
 
 #include "src/core/errors.hpp"
@@ -22,75 +23,12 @@ constexpr size_t kMostViolations = 100;
 constexpr uint32_t kBatch = 64;  // entries of a queue before the next one's turn
 constexpr uint32_t kBlind = 20;  // looks for which a late doorbell is not seen
 constexpr uint32_t kLost = 200;  // and a lost one, when no other comes
+constexpr std::chrono::microseconds kRest{50};
+constexpr std::chrono::seconds kFarewell{2};  // for what peers have not answered when the NIC stops
 
 template <class T>
 T* at(uint64_t address) {
   return reinterpret_cast<T*>(address);
-}
-
-/// Words arrive whole: somebody may be polling one, or reading it as it is written.
-void move(uint64_t to, uint64_t from, uint64_t bytes) {
-  const uint64_t both = to | from;
-  if (bytes == 8 && both % 8 == 0) {
-    __atomic_store_n(at<uint64_t>(to), __atomic_load_n(at<uint64_t>(from), __ATOMIC_ACQUIRE),
-                     __ATOMIC_RELEASE);
-  } else if (bytes == 4 && both % 4 == 0) {
-    __atomic_store_n(at<uint32_t>(to), __atomic_load_n(at<uint32_t>(from), __ATOMIC_ACQUIRE),
-                     __ATOMIC_RELEASE);
-  } else {
-    std::memcpy(at<void>(to), at<void>(from), bytes);
-  }
-}
-void place(uint64_t to, const unsigned char* payload, uint32_t bytes) {
-  if (bytes == 8 && to % 8 == 0) {
-    uint64_t word;
-    std::memcpy(&word, payload, 8);
-    __atomic_store_n(at<uint64_t>(to), word, __ATOMIC_RELEASE);
-  } else if (bytes == 4 && to % 4 == 0) {
-    uint32_t word;
-    std::memcpy(&word, payload, 4);
-    __atomic_store_n(at<uint32_t>(to), word, __ATOMIC_RELEASE);
-  } else {
-    std::memcpy(at<void>(to), payload, bytes);
-  }
-}
-
-/// Addition in fields: a bit of `boundary` is the last of a field and carries nothing on.
-template <class T>
-T add_in_fields(T left, T right, T boundary) {
-  if (boundary == 0) return T(left + right);
-  T sum = 0, carry = 0;
-  for (uint32_t i = 0; i < 8 * sizeof(T); ++i) {
-    const T bits = T((left >> i & 1) + (right >> i & 1) + carry);
-    sum |= T((bits & 1) << i);
-    carry = (boundary >> i & 1) != 0 ? T(0) : T(bits >> 1);
-  }
-  return sum;
-}
-
-template <class T>
-T change(uint64_t address, const Request& r) {
-  T* word = at<T>(address);
-  T old = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-  for (;;) {
-    T next = old;
-    switch (r.op) {
-      case Op::fetch_add:
-        next = T(old + T(r.value));
-        break;
-      case Op::masked_fetch_add:
-        next = add_in_fields(old, T(r.value), T(r.compare_mask));
-        break;
-      case Op::compare_swap:
-        if (old != T(r.compare)) return old;
-        next = T(r.value);
-        break;
-      default:
-        if (((old ^ T(r.compare)) & T(r.compare_mask)) != 0) return old;
-        next = T((old & T(~r.value_mask)) | (T(r.value) & T(r.value_mask)));
-    }
-    if (__atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) return old;
-  }
 }
 
 uint64_t power_of_two(uint64_t least) {
@@ -101,30 +39,37 @@ uint64_t power_of_two(uint64_t least) {
 
 }  // namespace
 
-uint32_t status_of(Family family, Fault fault) {
-  static constexpr uint32_t kTable[4][11] = {
-      {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-      {0, 0x02, 0x01, 0x04, 0x10, 0x12, 0x13, 0x14, 0x15, 0x16, 0x05},  // mlx5: syndromes
-      {0, 3, 2, 4, 1, 6, 7, 8, 10, 9, 11},                              // bnxt_re: requester status
-      {0, 2, 1, 3, 6, 8, 9, 10, 11, 12, 4},                             // ionic
-  };
-  return kTable[uint32_t(family)][uint32_t(fault)];
-}
+/// A request that its mover has.
+struct SoftNic::Flying {
+  uint64_t first;  ///< position
+  bool signaled;
+  bool over;  ///< needs no mover: it waits for what is in front of it
+};
 
 /// A queue as the NIC knows it: what it has done is its own business, not what the poster keeps in Queue.
 struct SoftNic::Served {
   Queue* queue;
-  Queue format;  ///< the constants, as they were made
-  RemoteWindow remote;
+  Queue format;            ///< the constants, as they were made
+  RemoteWindow remote;     ///< shm
+  uint32_t number = 0;     ///< for the mover
+  Mover* mover = nullptr;  ///< null: shm
   Doorbells bells;
-  uint64_t executed = 0;     ///< position
-  uint64_t messages = 0;     ///< requests executed
-  uint64_t packets = 0;      ///< bnxt_re: the next PSN
-  uint64_t completions = 0;  ///< written
-  uint32_t blind = 0;        ///< looks for which no doorbell is seen (a fault)
-  uint64_t lost = 0;         ///< the doorbell that is not seen (a fault)
-  uint32_t lost_looks = 0;   ///< and for how many looks
+  uint64_t executed = 0;        ///< position: what is in front of it was handed to the mover
+  uint64_t messages = 0;        ///< requests handed on
+  uint64_t finished = 0;        ///< of those, what is over
+  std::deque<Flying> flying;    ///< handed on and not over
+  uint32_t owed = 0;            ///< completions that those will bring
+  Fault verdict = Fault::none;  ///< how the entry at `executed` ends once nothing flies any more
+  uint64_t end = 0;             ///< position up to which the poster has rung
+  uint64_t packets = 0;         ///< bnxt_re: the next PSN
+  uint64_t completions = 0;     ///< written
+  uint32_t blind = 0;           ///< looks for which no doorbell is seen (a fault)
+  uint64_t lost = 0;            ///< the doorbell that is not seen (a fault)
+  uint32_t lost_looks = 0;      ///< and for how many looks
   bool dead = false;
+
+  uint32_t unit() const { return format.family == Family::bnxt_re ? BnxtRe::kSlots : 1; }
+  bool goes_on() const { return !dead && verdict == Fault::none; }
 };
 
 /// The lock of whoever changes regions: the NIC goes on when nobody asks any more.
@@ -159,7 +104,7 @@ void SoftNic::remove_region(uint32_t local_key) {
   regions_.remove(local_key);
 }
 
-void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
+uint32_t SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
   auto served = std::make_unique<Served>();
   const uint64_t entries = power_of_two(std::max(o.depth, 8u));
   const uint64_t first = o.first_entry * (o.family == Family::bnxt_re ? BnxtRe::kSlots : 1);
@@ -212,12 +157,19 @@ void SoftNic::create_queue(Queue* queue, const QueueOptions& o) {
         static_cast<unsigned char>(lap & 1);
   }
   served->queue = queue;
+  served->number = uint32_t(queues_.size());
+  served->mover = o.mover;
+  if (o.mover != nullptr && std::find(movers_.begin(), movers_.end(), o.mover) == movers_.end()) {
+    movers_.push_back(o.mover);
+    o.mover->open(regions_);
+  }
   served->format = *queue;
   served->bells.begin(*queue, first, o.first_completion);
   served->executed = first;
-  served->messages = served->packets = o.first_entry;
+  served->messages = served->finished = served->packets = o.first_entry;
   served->completions = o.first_completion;
   queues_.push_back(std::move(served));
+  return queues_.back()->number;
 }
 
 void SoftNic::connect(const Queue* queue, const RemoteWindow& peer) {
@@ -246,6 +198,7 @@ void SoftNic::stop() {
 bool SoftNic::step() {
   bool worked = false;
   for (auto& served : queues_) worked = serve(*served) || worked;
+  for (Mover* mover : movers_) worked = poll(*mover) || worked;
   return worked;
 }
 
@@ -254,8 +207,7 @@ void SoftNic::run() {
   while (!leaving_.load(std::memory_order_acquire)) {
     idle = step() ? 0 : idle + 1;
     if (idle > 2000) {  // some milliseconds without work
-      const timespec pause{0, 50'000};
-      nanosleep(&pause, nullptr);
+      rest(kRest);
     } else if (idle > 50) {
       sched_yield();  // whoever posts may share this core
     }
@@ -263,6 +215,23 @@ void SoftNic::run() {
   // What was announced before is executed: peers wait for the last signals of a rank that leaves.
   for (uint32_t round = 0; round < 100'000 && step(); ++round) {
   }
+  const auto enough = std::chrono::steady_clock::now() + kFarewell;
+  while (pending() && std::chrono::steady_clock::now() < enough) {
+    if (!step()) rest(kRest);
+  }
+  const Held held(*this);
+  for (Mover* mover : movers_) mover->close();
+}
+
+bool SoftNic::pending() const {
+  return std::any_of(queues_.begin(), queues_.end(), [](const auto& q) { return !q->flying.empty(); });
+}
+
+/// Nothing to do: for a while, or until a mover has something.
+void SoftNic::rest(std::chrono::microseconds time) {
+  if (!movers_.empty()) return movers_.front()->wait(time);
+  const timespec pause{0, time.count() * 1000};
+  nanosleep(&pause, nullptr);
 }
 
 /// Whether a fault comes true this time.
@@ -294,13 +263,13 @@ bool SoftNic::put_off(Served& served) {
 }
 
 bool SoftNic::serve(Served& served) {
-  if (!served.bells.news(served.executed)) return false;
+  if (!served.bells.news(served.executed) || (!served.dead && !served.goes_on())) return false;
   if (put_off(served)) return true;
   while (asking_.load(std::memory_order_relaxed) != 0) sched_yield();
   const std::lock_guard lock(work_);
   const Queue& q = served.format;
   std::string wrong;
-  const uint64_t end = served.bells.look(served.executed, wrong);
+  const uint64_t end = served.end = served.bells.look(served.executed, wrong);
   if (served.dead) {  // what is rung for a dead queue comes back
     if (wrong.empty() && end != served.executed) flush(served, served.executed, end);
     return true;
@@ -308,18 +277,19 @@ bool SoftNic::serve(Served& served) {
   if (wrong.empty()) wrong = served.bells.look_at_completions(served.completions);
   if (!wrong.empty()) {
     violated(served, wrong);
-    complete(served, served.executed, Fault::bad_entry);
+    end_with(served, Fault::bad_entry);
   }
-  for (uint32_t i = 0; i < kBatch && served.executed < end && !served.dead; ++i) {
+  for (uint32_t i = 0; i < kBatch && served.executed < end && served.goes_on(); ++i) {
     Entry entry;
     if (wrong.empty()) entry = decode(q, served.executed, wrong);
     if (wrong.empty() && q.family == Family::bnxt_re) wrong = wrong_line(served, entry.request);
     if (wrong.empty() && served.executed + entry.units > end) wrong = "the doorbell names half of an entry";
-    if (wrong.empty() && (entry.request.flags & kSignaled) != 0 && served.bells.room(served.completions) == 0)
+    if (wrong.empty() && (entry.request.flags & kSignaled) != 0 &&
+        served.bells.room(served.completions) <= served.owed)
       wrong = "the completion ring is full";
     if (!wrong.empty()) {
       violated(served, wrong);
-      complete(served, served.executed, Fault::bad_entry);
+      end_with(served, Fault::bad_entry);
       break;
     }
     if (chance(&Faults::retry)) return true;  // the receiver is not ready
@@ -332,12 +302,17 @@ bool SoftNic::serve(Served& served) {
     const uint64_t number = executed_.load(std::memory_order_relaxed);
     if (number == faults_.fail_at && !failed_on_purpose_) {
       failed_on_purpose_ = true;  // the number stays: the next entry of another queue is not meant
-      complete(served, served.executed, faults_.fail_with);
+      end_with(served, faults_.fail_with);
       break;
     }
-    execute(served, request);
-    if (served.dead) break;
+    const Outcome outcome = execute(served, request);
+    if (outcome.state == Outcome::State::busy) return i != 0;
+    if (outcome.fault != Fault::none) {
+      end_with(served, outcome.fault);
+      break;
+    }
     const uint64_t first = served.executed;
+    const bool signaled = (request.flags & kSignaled) != 0;
     served.executed += entry.units;
     ++served.messages;
     if (q.family == Family::bnxt_re) served.packets += BnxtRe::packets(request.op, request.length, q.mtu);
@@ -347,7 +322,13 @@ bool SoftNic::serve(Served& served) {
         std::memset(at<char>(q.sq + p % q.depth * family.kUnit), kPoison, family.kUnit);
     });
     executed_.store(number + 1, std::memory_order_relaxed);
-    if ((request.flags & kSignaled) != 0) complete(served, first, Fault::none);
+    if (outcome.state == Outcome::State::pending || !served.flying.empty()) {
+      served.flying.push_back({first, signaled, outcome.state == Outcome::State::done});
+      served.owed += signaled ? 1 : 0;
+    } else {
+      ++served.finished;
+      if (signaled) complete(served, first, Fault::none);
+    }
     if (chance(&Faults::early)) {  // what is behind the doorbell may be half written: nobody minds
       unsigned char thrown_away[64];
       for (uint64_t k = 0; k < sizeof thrown_away; k += 8) {
@@ -359,26 +340,54 @@ bool SoftNic::serve(Served& served) {
       }
     }
   }
-  if (served.dead) {
-    const uint32_t unit = q.family == Family::bnxt_re ? BnxtRe::kSlots : 1;
-    if (end > served.executed) flush(served, served.executed + unit, end);
-    return true;
-  }
+  if (!served.goes_on()) return true;
   if (chance(&Faults::again)) served.bells.forget();
   if (chance(&Faults::stale) && !served.bells.stale(served.executed))
     violated(served, "a doorbell that came again was taken for one of entries not rung yet");
   return true;
 }
 
-/// The NIC reports each entry from `begin` to the doorbell as flushed, as far as the ring has room.
+/// The entry at `executed` fails, behind everything that flies: then the queue is dead.
+void SoftNic::end_with(Served& served, Fault fault) {
+  served.verdict = fault;
+  if (!served.flying.empty()) return;
+  complete(served, served.executed, fault);
+  if (served.end > served.executed) flush(served, served.executed + served.unit(), served.end);
+}
+
+/// The NIC reports each entry from `begin` to `end` as flushed, as far as the ring has room.
 void SoftNic::flush(Served& served, uint64_t begin, uint64_t end) {
-  const uint32_t unit = served.format.family == Family::bnxt_re ? BnxtRe::kSlots : 1;
   static_cast<void>(served.bells.look_at_completions(served.completions));
-  for (uint64_t p = begin; p < end && served.bells.room(served.completions) > 0; p += unit) {
-    ++served.messages;
+  for (uint64_t p = begin; p < end && served.bells.room(served.completions) > 0; p += served.unit()) {
+    ++served.finished;
     complete(served, p, Fault::flushed);
   }
   served.executed = end;
+}
+
+bool SoftNic::poll(Mover& mover) {
+  while (asking_.load(std::memory_order_relaxed) != 0) sched_yield();
+  const std::lock_guard lock(work_);
+  return mover.poll([this](uint32_t queue, Fault fault) { finish(*queues_[queue], fault); });
+}
+
+/// The oldest request that the queue's mover had is over; with it, what waited behind it alone.
+void SoftNic::finish(Served& served, Fault fault) {
+  const uint64_t first = served.flying.front().first;
+  if (fault != Fault::none) {
+    served.flying.clear();
+    complete(served, first, fault);
+    return flush(served, first + served.unit(), served.executed);
+  }
+  do {
+    const Flying done = served.flying.front();
+    served.flying.pop_front();
+    ++served.finished;
+    if (!done.signaled) continue;
+    --served.owed;
+    complete(served, done.first, Fault::none);
+  } while (!served.flying.empty() && served.flying.front().over);
+  if (served.flying.empty() && served.verdict != Fault::none) end_with(served, served.verdict);
 }
 
 std::string SoftNic::wrong_line(Served& served, const Request& r) const {
@@ -390,45 +399,13 @@ std::string SoftNic::wrong_line(Served& served, const Request& r) const {
   return line == wanted ? "" : "the line of the MSN table is not that of this request";
 }
 
-void SoftNic::execute(Served& served, const Request& r) {
-  const bool inlined = (r.flags & kInline) != 0;
-  if (r.op == Op::nop || r.length == 0) return;
-  Fault fault = Fault::none;
-  const uint64_t into = r.remote - served.remote.address;
-  const bool atomic = r.op != Op::write && r.op != Op::read;
-  if (!inlined && !regions_.local_holds(r.lkey, r.local, r.length)) {
-    fault = Fault::local_protection;
-  } else if (r.rkey != served.remote.rkey || r.length > served.remote.bytes ||
-             into > served.remote.bytes - r.length) {
-    fault = Fault::remote_access;
-  } else if (atomic && ((r.length != 4 && r.length != 8) || r.remote % r.length != 0)) {
-    fault = Fault::remote_invalid;
-  }
-  if (fault != Fault::none) return complete(served, served.executed, fault);
-  const uint64_t there = served.remote.mapped + into;
-  if (r.op == Op::write) {
-    if (r.length > 16 && chance(&Faults::scatter)) {
-      place_scattered(there, r.local, r.length);
-    } else {
-      inlined ? place(there, at<unsigned char>(r.local), r.length) : move(there, r.local, r.length);
-    }
-  } else if (r.op == Op::read) {
-    move(r.local, there, r.length);
-  } else if (r.length == 8) {
-    __atomic_store_n(at<uint64_t>(r.local), change<uint64_t>(there, r), __ATOMIC_RELEASE);
-  } else {  // these NICs return fetched words of 4 bytes as they travel
-    __atomic_store_n(at<uint32_t>(r.local), __builtin_bswap32(change<uint32_t>(there, r)), __ATOMIC_RELEASE);
-  }
-}
-
-/// In pieces, the last first, or from the middle: nobody may rely on the order inside a message.
-void SoftNic::place_scattered(uint64_t to, uint64_t from, uint64_t bytes) {
-  const uint64_t pieces = 2 + random_ % 7, start = random_ >> 8, piece = (bytes / pieces + 8) / 8 * 8;
-  for (uint64_t i = 0; i < pieces; ++i) {
-    const uint64_t begin = (start + pieces - i) % pieces * piece;
-    if (begin < bytes)
-      std::memcpy(at<char>(to + begin), at<char>(from + begin), std::min(piece, bytes - begin));
-  }
+Outcome SoftNic::execute(Served& served, const Request& r) {
+  if (r.op == Op::nop || r.length == 0) return {};
+  if ((r.flags & kInline) == 0 && !regions_.local_holds(r.lkey, r.local, r.length))
+    return {.fault = Fault::local_protection};
+  if (served.mover != nullptr) return served.mover->submit(served.number, r);
+  const bool scattered = r.op == Op::write && r.length > 16 && chance(&Faults::scatter);
+  return {.fault = move_by_shm(served.remote, r, scattered ? random_ : 0)};
 }
 
 /// Writes the completion of the entry at `first`; with a status the queue is dead. Body first, what makes it
@@ -452,11 +429,11 @@ void SoftNic::complete(Served& served, uint64_t first, Fault fault) {
   const uint64_t entry = q.cq + index * 32, phase = (lap & 1) ^ 1;
   if (q.family == Family::bnxt_re) {
     const uint32_t held = q.depth / BnxtRe::kSlots;
-    *at<uint32_t>(entry + 8) = uint32_t(served.messages + (status != 0 ? 1 : 0)) & (held - 1);
+    *at<uint32_t>(entry + 8) = uint32_t(served.finished + (status != 0 ? 1 : 0)) & (held - 1);
     __atomic_store_n(at<uint64_t>(entry + 24), phase | uint64_t(status) << 8, __ATOMIC_RELEASE);
     return;
   }
-  *at<uint32_t>(entry + 4) = __builtin_bswap32(uint32_t(served.messages) & 0xffffff);
+  *at<uint32_t>(entry + 4) = __builtin_bswap32(uint32_t(served.finished) & 0xffffff);
   const uint32_t last = q.qpn << 8 | Ionic::kSendMsn << 5 | (status != 0 ? 2u : 0u) | uint32_t(phase);
   const uint64_t tail = __builtin_bswap32(status) | uint64_t(__builtin_bswap32(last)) << 32;
   __atomic_store_n(at<uint64_t>(entry + 24), tail, __ATOMIC_RELEASE);

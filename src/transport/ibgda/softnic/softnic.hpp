@@ -11,9 +11,11 @@
 //   nic.connect(queue, peer);                        whose memory its requests may touch, as mapped here
 //   nic.start(); ... nic.stop();                     one thread
 //
-// Moves by load and store ("shm"): the peer's memory is mapped in this process.
+// Moves by load and store ("shm") where the peer's memory is mapped in this process, else by the mover that
+// the queue was made with (mover.hpp).
 #pragma once
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,18 +24,12 @@
 #include <thread>
 #include <vector>
 
+#include "src/transport/ibgda/softnic/mover.hpp"
 #include "src/transport/ibgda/softnic/regions.hpp"
+#include "src/transport/ibgda/softnic/shm_mover.hpp"
 #include "src/transport/ibgda/types.hpp"
 
 namespace mori::ibgda {
-
-/// The other end of a queue: memory of a peer under one key, and where it is mapped here.
-struct RemoteWindow {
-  uint64_t address = 0;  ///< in the peer's address space, as requests name it
-  uint64_t bytes = 0;
-  uint32_t rkey = 0;
-  uint64_t mapped = 0;
-};
 
 struct QueueOptions {
   Family family = Family::mlx5;
@@ -45,23 +41,8 @@ struct QueueOptions {
   uint64_t first_completion = 0;
   /// mlx5: rings, records, depths and number that somebody else made; the register is still this NIC's.
   const Queue* rings = nullptr;
+  Mover* mover = nullptr;  ///< whose the queue's requests are; null: shm. Outlives the NIC's thread
 };
-
-/// Why a request fails, in words that every family has a number for (docs/softnic.md).
-enum class Fault : uint32_t {
-  none,
-  bad_entry,  ///< local queue-pair operation
-  local_length,
-  local_protection,
-  bad_response,
-  remote_invalid,
-  remote_access,
-  remote_operation,
-  retry_exceeded,
-  rnr_exceeded,
-  flushed,
-};
-uint32_t status_of(Family family, Fault fault);
 
 /// What goes wrong on purpose, reproducibly. Chances are of 1024.
 struct Faults {
@@ -94,9 +75,9 @@ class SoftNic {
   /// A region that grew or shrank at its end. Like removal it waits until no request touches it.
   void resize_region(uint32_t local_key, uint64_t bytes);
   void remove_region(uint32_t local_key);
-  /// Before start().
-  void create_queue(Queue* queue, const QueueOptions& options);
-  /// Again when the peer's window grew or shrank.
+  /// Before start(). The queue's number for its mover.
+  uint32_t create_queue(Queue* queue, const QueueOptions& options);
+  /// Whose memory requests may touch by load and store; again when the peer's window grew or shrank.
   void connect(const Queue* queue, const RemoteWindow& peer);
 
   /// Before start().
@@ -107,7 +88,8 @@ class SoftNic {
   void start();
   /// Instead of start(), in the caller's thread: one look at every queue. Whether there was something to do.
   bool step();
-  void stop();  ///< executes what is announced, and no more; start() goes on
+  /// Executes what is announced, and no more; start() goes on, except for queues with a mover.
+  void stop();
 
   /// Mistakes of whoever wrote entries, as sentences, the first hundred.
   std::vector<std::string> violations() const;
@@ -116,22 +98,28 @@ class SoftNic {
   const Faults& happened() const { return happened_; }
 
  private:
+  struct Flying;
   struct Served;
   struct Held;
 
   void run();
   bool serve(Served& served);
-  void execute(Served& served, const Request& request);
+  Outcome execute(Served& served, const Request& request);
+  bool poll(Mover& mover);
+  void finish(Served& served, Fault fault);
+  void end_with(Served& served, Fault fault);
+  bool pending() const;
+  void rest(std::chrono::microseconds time);
   void complete(Served& served, uint64_t first, Fault fault);
   void flush(Served& served, uint64_t begin, uint64_t end);
   bool put_off(Served& served);
   bool chance(uint32_t Faults::* which);
   std::string wrong_line(Served& served, const Request& request) const;
-  void place_scattered(uint64_t to, uint64_t from, uint64_t bytes);
   void violated(const Served& served, const std::string& what);
 
   Memory memory_;
   std::vector<std::unique_ptr<Served>> queues_;
+  std::vector<Mover*> movers_;
   std::mutex work_;                  ///< held while entries are executed: regions and windows stay
   std::atomic<uint32_t> asking_{0};  ///< who waits for work_: the NIC lets them
   Regions regions_;
