@@ -67,7 +67,7 @@ class Inspector:
         if not self._at_once:
             return
         if isinstance(call, DispatchCall):
-            self._stamp(call, self._epochs(core)[0] + 1)
+            self._stamp(call, _signed(self._epochs(core)[0] + 1))
         elif isinstance(call, CombineCall):
             known = call.routing.digest
             if known is not None and known != self._digest(call.routing):
@@ -154,7 +154,7 @@ class Inspector:
             here = (source[row] == rank).nonzero().flatten()
             sent = self._stamps[rank][epoch & 1]
             wrong = got[here] != sent[1:][token[row[here]].clamp(max=plan.max_tokens - 1)]
-            if not bool(wrong.any()) or int(sent[0]) > epoch:  # in a later call already: left out of one, it may be
+            if not bool(wrong.any()) or _signed(int(sent[0]) - epoch) > 0:  # in a later call already: left out of one, it may be
                 continue
             which = here[wrong][0]
             raise MoriError(
@@ -206,5 +206,9 @@ def _bytes(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _mix(epoch: int) -> int:
-    value = epoch * _EPOCH_FACTOR % (1 << 64)
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return _signed(epoch * _EPOCH_FACTOR)
+
+
+def _signed(value: int) -> int:
+    """As int64 holds it: epochs of 2^63 and beyond are negative there."""
+    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
