@@ -154,7 +154,8 @@ class Inspector:
             here = (source[row] == rank).nonzero().flatten()
             sent = self._stamps[rank][epoch & 1]
             wrong = got[here] != sent[1:][token[row[here]].clamp(max=plan.max_tokens - 1)]
-            if not bool(wrong.any()) or _signed(int(sent[0]) - epoch) > 0:  # in a later call already: left out of one, it may be
+            later = _signed(int(sent[0]) - epoch) > 0  # a rank that was left out of a call may be in the next one already
+            if later or not bool(wrong.any()):
                 continue
             which = here[wrong][0]
             raise MoriError(
