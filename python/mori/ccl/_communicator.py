@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mori._same import check_same
+from mori.ccl import _fused
 from mori.ccl._kinds import Algorithm, Op, algorithm, check_wire, element_types, reduction
 from mori.ccl._launch import MOST_MEMBERS, Call, Launcher, Sizes
 from mori.errors import ConfigError
@@ -93,6 +94,28 @@ class Communicator:
         chosen = self._choose(algorithm, x)
         self._sum(Op.all_reduce, op, x, out, x.numel(), chosen)
         return out
+
+    def all_reduce_rms_norm(
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor | None,
+        weight: torch.Tensor,
+        *,
+        eps: float = 1e-6,
+        quantize: str | None = None,
+        algorithm: str = "auto",
+        out: torch.Tensor | None = None,
+        residual_out: torch.Tensor | None = None,
+    ) -> tuple[Any, torch.Tensor]:
+        """`(normed, new residual)` in one launch: the new residual is all_reduce(x) + residual, normed is its RMSNorm
+        over the last dimension, times `weight`. The same bits as these calls one after the other (docs/ccl_fused.md).
+
+        `x`, `residual` [..., hidden], `weight` [hidden]: bf16, fp16 or fp32, all alike; hidden is a multiple of 8.
+        residual=None: there is none. Residual and weight are equal on all members. `quantize`: "fp8" gives
+        `((codes, scales), new residual)`, e4m3fn with an fp32 scale for every row [..., 1], "fp8_block" one for every
+        128 elements. `out` (may be `x`) and `residual_out` (may be `residual`): where results go. `algorithm`: "auto",
+        "one_shot", "two_shot": the same bits. Can be captured in a graph."""
+        return _fused.all_reduce_rms_norm(self, x, residual, weight, eps, quantize, algorithm, out, residual_out)
 
     def reduce(
         self, x: torch.Tensor, root: int = 0, *, op: str = "sum", out: torch.Tensor | None = None
@@ -194,6 +217,18 @@ class Communicator:
 
     # Choosing.
 
+    @property
+    def _chunk_bytes(self) -> int:
+        return self._launcher.sizes.chunk_bytes
+
+    def _choose_shots(self, name: str, x: torch.Tensor) -> Algorithm:
+        """Of what has no packets."""
+        asked = algorithm(name)
+        if asked is Algorithm.ll:
+            raise ConfigError("algorithm='ll' is for all_reduce; allowed are auto, one_shot, two_shot")
+        shots = Algorithm.one_shot if _bytes(x) <= self._limits[1] or self.size == 1 else Algorithm.two_shot
+        return shots if asked is None else asked
+
     def _choose(self, name: str, x: torch.Tensor) -> Algorithm:
         asked = algorithm(name)
         packets, one_shot = self._limits
@@ -234,6 +269,13 @@ class Communicator:
             raise ConfigError(f"{name} is on {tensor.device}, the context on {self._device}")
         if not tensor.is_contiguous():
             raise ConfigError(f"{name} has strides {tuple(tensor.stride())}; it must be contiguous")
+
+    def _check_operand(
+        self, name: str, tensor: torch.Tensor, shape: Sequence[int] | None = None, dtype: Any = None
+    ) -> None:
+        self._check(name, tensor)
+        if shape is not None:
+            self._check_shape(name, tensor, shape, dtype)
 
     def _check(self, name: str, tensor: torch.Tensor) -> None:
         """Of the first tensor of a call."""

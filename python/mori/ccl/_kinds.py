@@ -22,6 +22,7 @@ __all__ = [
     "algorithm",
     "check_wire",
     "element_types",
+    "norm_types",
     "quantised_types",
     "reduction",
 ]
@@ -117,6 +118,14 @@ def quantised_types() -> dict[torch.dtype, str]:
     import torch
 
     return {getattr(torch, name): kernel for name, kernel in _QUANTISED.items()}
+
+
+@functools.cache
+def norm_types() -> dict[torch.dtype, str]:
+    """What kernels ccl_norm_* call a dtype."""
+    import torch
+
+    return quantised_types() | {torch.float32: "fp32"}
 
 
 def check_wire(wire: str, dtype: torch.dtype, op: str, algorithm: str) -> None:

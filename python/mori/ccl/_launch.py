@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mori import _core
-from mori.ccl._kinds import WIRES, Algorithm, Op, Reduction, element_types, quantised_types
+from mori.ccl._kinds import WIRES, Algorithm, Op, Reduction, element_types, norm_types, quantised_types
 
 if TYPE_CHECKING:
     from mori.context import Context
@@ -22,6 +22,7 @@ MOST_MEMBERS = 64  # mori::kCclMembers
 _HEAD = struct.Struct("<7Q")  # mori::CclArgs behind its World: signals .. packet_words
 _WHERE = struct.Struct("<4Q")  # source .. splits
 _TAIL = struct.Struct("<Q6I64s")  # digest .. ranks
+_NORM_BYTES = 48  # of mori::CclNormArgs behind its CclArgs
 _ALIKE = struct.Struct("<IIIIQI")
 _GRAIN = 16
 _MOST_PREPARED = 4096
@@ -85,6 +86,8 @@ class Launcher:
         self._head: bytes = ctx.core.world + _HEAD.pack(*places, sizes.chunk_bytes, sizes.packet_words)
         self._ranks = bytes(members)
         self._lanes = int(self._device.properties.warp_size)
+        #: of a block that is to have all lanes of the kernels' launch bound, or only one
+        self.full_warps = 1 if ctx.synchronous and self._lanes == 1 else _LANES // self._lanes
         self._args_bytes = len(self._head) + _WHERE.size + _TAIL.size
         self._prepared: dict[Call, _Prepared] = {}
         self._move = self._function("ccl_move", "ccl_move")
@@ -94,7 +97,11 @@ class Launcher:
             for dtype, name in quantised_types().items()
             for wire in WIRES
         }
-        self._most = self._agreed_blocks()
+        self.norms = {
+            dtype: self._device.function("ccl_norm", f"ccl_norm_{name}", self._args_bytes + _NORM_BYTES)
+            for dtype, name in norm_types().items()
+        }
+        self.blocks = self._agreed_blocks()
 
     def _function(self, unit: str, kernel: str) -> Any:
         return self._device.function(unit, kernel, self._args_bytes)
@@ -103,7 +110,7 @@ class Launcher:
         """Collective over the context. The most blocks that every rank can launch, of any kernel."""
         mine = self.sizes.blocks
         if not self.ctx.synchronous:
-            functions = (self._move, *self._sums.values(), *self._narrow.values())
+            functions = (self._move, *self._sums.values(), *self._narrow.values(), *self.norms.values())
             mine = min(mine, *(self.ctx.core.resident_blocks(f, _LANES // self._lanes, 16) for f in functions))
         mine = min(mine, self.ctx.default_blocks or mine)
         answers = self.ctx.mesh.exchange("ccl.blocks", mine.to_bytes(4, "little"), timeout=self.ctx.timeout)
@@ -116,10 +123,21 @@ class Launcher:
             if len(self._prepared) >= _MOST_PREPARED:
                 self._prepared.clear()
             prepared = self._prepared[call] = self._prepare(call)
-        args = self._head + _WHERE.pack(source, dest, call.amount, splits) + prepared.tail
-        self._device.launch(prepared.function, prepared.shape, self.ctx.stream(), args)
+        self.launch(prepared.function, prepared.shape, self.args(prepared.tail, source, dest, call.amount, splits))
+
+    def launch(self, function: Any, shape: Any, args: bytes) -> None:
+        self._device.launch(function, shape, self.ctx.stream(), args)
         if self.ctx.synchronous:
             self.ctx.check()
+
+    def args(self, tail: bytes, source: int, dest: int, amount: int, splits: int = 0) -> bytes:
+        """mori::CclArgs."""
+        return self._head + _WHERE.pack(source, dest, amount, splits) + tail
+
+    def tail(self, alike: bytes, op: Op, reduction: Reduction, algorithm: Algorithm, root: int = 0) -> bytes:
+        """What of CclArgs is not an address. `alike`: all that the members must call alike."""
+        digest = zlib.crc32(alike) + 1
+        return _TAIL.pack(digest, op, reduction, algorithm, root, self.index, self.members, self._ranks)
 
     def _prepare(self, call: Call) -> _Prepared:
         function = self._move if call.dtype is None else self._sums[call.dtype]
@@ -127,16 +145,10 @@ class Launcher:
         if call.wire:
             function = self._narrow[call.wire, call.dtype]
             kind += 100 * (1 + WIRES.index(call.wire))
-        if self.ctx.synchronous and self._lanes == 1:
-            warps = 1
-        else:
-            warps = max(1, min(_LANES, -(-call.nbytes // _LANE_BYTES)) // self._lanes)
+        warps = min(self.full_warps, max(1, -(-call.nbytes // _LANE_BYTES) // self._lanes))
         least = 1 << 16 if call.algorithm is not Algorithm.ll else 4 * _LANES
         # with splits members have different amounts, and must launch the same number of blocks
-        blocks = self._most if call.split else max(1, min(self._most, -(-call.nbytes // least)))
+        blocks = self.blocks if call.split else max(1, min(self.blocks, -(-call.nbytes // least)))
         alike = (call.op, call.reduction, call.algorithm, call.root, 0 if call.split else call.amount, kind)
-        digest = zlib.crc32(_ALIKE.pack(*alike)) + 1
-        tail = _TAIL.pack(
-            digest, call.op, call.reduction, call.algorithm, call.root, self.index, self.members, self._ranks
-        )
+        tail = self.tail(_ALIKE.pack(*alike), call.op, call.reduction, call.algorithm, call.root)
         return _Prepared(function, _core.LaunchShape(blocks, warps, 16), tail)

@@ -118,6 +118,8 @@ MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__builtin_ctzll(
 
 /// A product that is never fused into a following addition, so that all targets round alike.
 MORI_DEVICE float multiply(float a, float b) { return a * b; }
+/// Rounded to nearest, as division is.
+MORI_DEVICE float square_root(float value) { return __builtin_sqrtf(value); }
 MORI_DEVICE uint32_t bits_of(float value) { return __builtin_bit_cast(uint32_t, value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 

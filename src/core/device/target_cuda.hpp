@@ -63,6 +63,8 @@ MORI_DEVICE uint32_t first_bit(uint64_t bits) { return uint32_t(__ffsll((long lo
 
 /// A product that is never fused into a following addition, so that all targets round alike.
 MORI_DEVICE float multiply(float a, float b) { return __fmul_rn(a, b); }
+/// Rounded to nearest, as division is.
+MORI_DEVICE float square_root(float value) { return __fsqrt_rn(value); }
 MORI_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 

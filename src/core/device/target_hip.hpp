@@ -93,6 +93,8 @@ MORI_DEVICE float multiply(float a, float b) {
 #pragma clang fp contract(off)
   return a * b;
 }
+/// Rounded to nearest, as division is.
+MORI_DEVICE float square_root(float value) { return __builtin_sqrtf(value); }
 MORI_DEVICE uint32_t bits_of(float value) { return __builtin_bit_cast(uint32_t, value); }
 MORI_DEVICE float float_of(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 

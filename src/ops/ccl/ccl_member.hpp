@@ -79,12 +79,13 @@ struct Member {
 
   /// Goes through `bytes` in steps, in each of them a piece of at most `most` bytes by every block. put(at,
   /// piece) fills in(mine), take(at, piece) reads behind the meeting, and says whether to go on; what they
-  /// find beyond the end is not theirs. Nothing to move is a call too, which a member may take for something
-  /// else. Callers: the block.
+  /// find beyond the end is not theirs. Pieces are multiples of `grain`, and so is `bytes` if a piece must
+  /// end with one. Nothing to move is a call too, which a member may take for something else. Callers: the
+  /// block.
   template <class Put, class Take>
-  MORI_DEVICE void each_step(uint64_t bytes, uint64_t most, Put put, Take take) {
-    const uint64_t share = round_up((bytes + grid_blocks() - 1) / grid_blocks(), kGrain);
-    const uint64_t piece = smaller(most / kGrain * kGrain, share == 0 ? kGrain : share);
+  MORI_DEVICE void each_step(uint64_t bytes, uint64_t most, Put put, Take take, uint64_t grain = kGrain) {
+    const uint64_t share = round_up((bytes + grid_blocks() - 1) / grid_blocks(), grain);
+    const uint64_t piece = smaller(most / grain * grain, share == 0 ? grain : share);
     bool first = true, going = true;
     for (uint64_t base = 0; going && (first || base < bytes); base += piece * grid_blocks()) {
       const uint64_t at = base + block_id() * piece;
