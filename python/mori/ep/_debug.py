@@ -154,7 +154,7 @@ class Inspector:
             here = (source[row] == rank).nonzero().flatten()
             sent = self._stamps[rank][epoch & 1]
             wrong = got[here] != sent[1:][token[row[here]].clamp(max=plan.max_tokens - 1)]
-            later = _signed(int(sent[0]) - epoch) > 0  # a rank that was left out of a call may be in the next one already
+            later = _signed(int(sent[0]) - epoch) > 0  # left out of a call, it may be in the next already
             if later or not bool(wrong.any()):
                 continue
             which = here[wrong][0]
