@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mori.ccl._communicator import Communicator as Communicator
+    from mori.ccl._ops import register_ops as register_ops
     from mori.ccl._process_group import register_backend as register_backend
 
-_HOME = {"Communicator": "_communicator", "register_backend": "_process_group"}
+_HOME = {"Communicator": "_communicator", "register_backend": "_process_group", "register_ops": "_ops"}
 __all__ = sorted(_HOME)
 
 

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mori._same import check_same
-from mori.ccl import _fused
+from mori.ccl import _fused, _ops
 from mori.ccl._kinds import Algorithm, Op, algorithm, check_wire, element_types, reduction
 from mori.ccl._launch import MOST_MEMBERS, Call, Launcher, Sizes
 from mori.errors import ConfigError
@@ -71,6 +72,11 @@ class Communicator:
         self.rank = self._launcher.index
         self._device, self._tensor_type, self._element_types = ctx.device, torch.Tensor, element_types()
         self._limits = _CPU_LIMITS if ctx.synchronous else _GPU_LIMITS
+
+    @functools.cached_property
+    def number(self) -> int:
+        """By which torch.ops.mori.ccl_* know it, see mori.ccl.register_ops."""
+        return _ops.enlist(self)
 
     def all_reduce(
         self,

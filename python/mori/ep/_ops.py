@@ -16,10 +16,9 @@ experts do. Gradients reach x, rows and, through the received weights, topk_weig
 from __future__ import annotations
 
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any
 
-from mori.errors import ConfigError
+from mori._numbered import Numbered
 
 if TYPE_CHECKING:
     import torch
@@ -29,27 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["enlist", "register_ops"]
 
-#: Dispatchers by number, for as long as they live: operators cannot hold objects.
-_by_number: weakref.WeakValueDictionary[int, Dispatcher] = weakref.WeakValueDictionary()
+_dispatchers: Numbered[Dispatcher] = Numbered("dispatcher")
 _lock = threading.Lock()
-_last = 0
 _registered: list[Any] = []
 
-
-def enlist(moe: Dispatcher) -> int:
-    """A number by which operators find a dispatcher."""
-    global _last
-    with _lock:
-        _last += 1
-        _by_number[_last] = moe
-        return _last
-
-
-def _found(number: int) -> Dispatcher:
-    moe = _by_number.get(number)
-    if moe is None:
-        raise ConfigError(f"dispatcher={number} is not the number of a dispatcher that exists")
-    return moe
+#: A number by which operators find a dispatcher.
+enlist = _dispatchers.enlist
+_found = _dispatchers.find
 
 
 def _handle(
