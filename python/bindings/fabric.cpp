@@ -21,16 +21,25 @@ void bind_fabric(py::module_& module) {
       .value("none", Path::none)
       .value("direct", Path::direct)
       .value("queue", Path::queue);
+  py::enum_<MoverKind>(module, "Mover")
+      .value("auto", MoverKind::automatic)
+      .value("shm", MoverKind::shm)
+      .value("tcp", MoverKind::tcp);
   py::class_<RankFabric, std::shared_ptr<RankFabric>>(module, "Fabric")
       .def(py::init([](std::shared_ptr<mori::core::SymmetricHeap> heap, std::vector<Path> paths,
-                       Family family, uint32_t queues_per_peer, uint32_t depth, std::string nic) {
+                       Family family, uint32_t queues_per_peer, uint32_t depth, std::string nic,
+                       MoverKind mover, std::string address, int64_t timeout_ms) {
              return std::make_shared<RankFabric>(
-                 std::move(heap), FabricOptions{family, queues_per_peer, depth, std::move(nic)},
+                 std::move(heap),
+                 FabricOptions{family, queues_per_peer, depth, std::move(nic), mover, std::move(address),
+                               std::chrono::milliseconds(timeout_ms)},
                  std::move(paths));
            }),
            py::arg("heap"), py::arg("paths"), py::kw_only(), py::arg("family"),
            py::arg("queues_per_peer") = FabricOptions{}.queues_per_peer,
-           py::arg("depth") = FabricOptions{}.depth, py::arg("nic") = "")
+           py::arg("depth") = FabricOptions{}.depth, py::arg("nic") = "",
+           py::arg("mover") = MoverKind::automatic, py::arg("address") = FabricOptions{}.address,
+           py::arg("timeout_ms") = FabricOptions{}.timeout.count())
       .def("offer", [](const RankFabric& f) { return py::bytes(f.offer()); })
       .def("connect", &RankFabric::connect, py::arg("offers"), release_gil())
       .def("follow_heap", &RankFabric::follow_heap, release_gil())
@@ -41,5 +50,6 @@ void bind_fabric(py::module_& module) {
       .def("add_region", &RankFabric::add_region, py::arg("begin"), py::arg("bytes"), release_gil())
       .def("remove_region", &RankFabric::remove_region, py::arg("begin"), release_gil())
       .def("has_region", &RankFabric::has_region, py::arg("begin"), py::arg("bytes"))
+      .def("trouble", &RankFabric::trouble, py::arg("pe"))
       .def("violations", &RankFabric::violations);
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["check_transport", "connect", "lent"]
 
 _TRANSPORTS = ("auto", "p2p", "ibgda")
+_SILENT_MS = 15_000  # a peer that gives no sign of life for so long is lost, where waits may last for ever
 
 
 def check_transport(transport: str, kind: str, world_size: int) -> str:
@@ -49,6 +50,8 @@ def connect(heap: Heap, settings: Config) -> Any:
         family=getattr(_core.NicFamily, family),
         queues_per_peer=settings.ibgda_queues,
         nic=settings.ibgda_nic,
+        mover=getattr(_core.Mover, settings.ibgda_mover),
+        timeout_ms=round(heap.timeout * 500) if heap.timeout else _SILENT_MS,
     )
     offers = heap.mesh.exchange("mori.fabric", fabric.offer(), timeout=heap.timeout)
     fabric.connect([offer.payload for offer in offers])

@@ -9,6 +9,7 @@ from typing import Protocol
 from mori.errors import TransportError
 
 _FAILED, _ABANDONED = 1 << 63, 1 << 62
+_NO_ANSWER = "the peer does not answer"
 
 # Per NIC family: its name, and the status of a requester's completion.
 _FAMILIES: dict[int, tuple[str, dict[int, str]]] = {
@@ -25,7 +26,7 @@ _FAMILIES: dict[int, tuple[str, dict[int, str]]] = {
             0x12: "the peer refused the request as invalid",
             0x13: "the peer's memory is not registered there, or not for this",
             0x14: "the peer could not execute the request",
-            0x15: "the peer does not answer",
+            0x15: _NO_ANSWER,
             0x16: "the peer is not ready to receive",
             0x22: "the peer aborted the request",
         },
@@ -42,7 +43,7 @@ _FAMILIES: dict[int, tuple[str, dict[int, str]]] = {
             0x7: "the peer's memory is not registered there, or not for this",
             0x8: "the peer could not execute the request",
             0x9: "the peer is not ready to receive",
-            0xA: "the peer does not answer",
+            0xA: _NO_ANSWER,
             0xB: "flushed behind an earlier error",
         },
     ),
@@ -59,7 +60,7 @@ _FAMILIES: dict[int, tuple[str, dict[int, str]]] = {
             0x8: "the peer refused the request as invalid",
             0x9: "the peer's memory is not registered there, or not for this",
             0xA: "the peer could not execute the request",
-            0xB: "the peer does not answer",
+            0xB: _NO_ANSWER,
             0xC: "the peer is not ready to receive",
             0xD: "XRC domain violation",
         },
@@ -78,8 +79,15 @@ class Word(Protocol):
     def seen(self) -> int: ...
 
 
-def queue_failure(word: Word) -> TransportError:
-    """The exception for an error word whose wait is "ibgda.error": expected = family, seen = Queue::error."""
+def no_answer(word: Word) -> bool:
+    """Whether the status says that the peer does not answer. The word's wait is "ibgda.error"."""
+    _, statuses = _FAMILIES.get(word.expected, ("", {}))
+    return not word.seen & _ABANDONED and statuses.get(word.seen & 0xFF) == _NO_ANSWER
+
+
+def queue_failure(word: Word, trouble: str = "") -> TransportError:
+    """The exception for an error word whose wait is "ibgda.error": expected = family, seen = Queue::error. `trouble` is
+    what the NIC can say of the peer."""
     name, statuses = _FAMILIES.get(word.expected, (f"NIC family {word.expected}", {}))
     error = word.seen & ~_FAILED
     if error & _ABANDONED:
@@ -87,4 +95,5 @@ def queue_failure(word: Word) -> TransportError:
     else:
         vendor, status = error >> 8, error & 0xFF
         why = f"{statuses.get(status, 'unknown')} (status {status:#x}, vendor code {vendor:#x})"
+        why += f", {trouble}" if trouble else ""
     return TransportError(f"the {name} queue to rank {word.peer} failed: {why}; recover() makes another")

@@ -184,6 +184,13 @@ class Config:
         "name of an RDMA device",
         "The NIC whose queues kernels post to; empty means a software NIC.",
     )
+    ibgda_mover: str = _variable(
+        "MORI_IBGDA_MOVER",
+        "auto",
+        _one_of("auto", "shm", "tcp"),
+        "auto | shm | tcp",
+        "How a software NIC reaches a peer: load and store, or TCP to its NIC; auto: by whether its memory is mapped.",
+    )
     ibgda_queues: int = _variable(
         "MORI_IBGDA_QUEUES",
         1,

@@ -16,6 +16,7 @@ import contextlib
 import functools
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mori import _core, config
 from mori._absence import Absence
 from mori._fabric import check_transport, connect
-from mori._queue_errors import queue_failure
+from mori._queue_errors import no_answer, queue_failure
 from mori.bootstrap import rendezvous
 from mori.errors import CapacityError, ConfigError, MoriError, PeerLost, TimeoutError
 from mori.heap import Heap
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Context", "init"]
 
 _log = logging.getLogger("mori")
+_OTHER_NEWS_S = 2.0  # how long a rank's death may take to be known when its NIC no longer answers
 
 
 def init(
@@ -114,7 +116,7 @@ class Context:
         try:
             agreed = {"device kind": kind, "debug": debug, "heap_bytes": heap_bytes, "mori": _core.__version__}
             agreed |= {"transport": transport, "MORI_IBGDA_PROVIDER": settings.ibgda_provider}
-            agreed |= {"MORI_IBGDA_QUEUES": settings.ibgda_queues}
+            agreed |= {"MORI_IBGDA_QUEUES": settings.ibgda_queues, "MORI_IBGDA_MOVER": settings.ibgda_mover}
             check_same(mesh, "mori.init", agreed, timeout=timeout)
             lanes = settings.cpu_lanes if kind == "cpu" else 1
             self.core_device = _core.open_device(
@@ -317,7 +319,8 @@ class Context:
         way = self.transport
         if way == "ibgda":
             nic = self._settings.ibgda_nic or "software NIC"
-            way += f" ({self._settings.ibgda_provider}, {nic}, {self._settings.ibgda_queues} queues per peer)"
+            mover = "" if self._settings.ibgda_nic else f", {self._settings.ibgda_mover} mover"
+            way += f" ({self._settings.ibgda_provider}, {nic}{mover}, {self._settings.ibgda_queues} queues per peer)"
         return f"<mori.Context rank {self.rank} of {self.world_size} on {self._kind}, peers by {way}>"
 
     def __enter__(self) -> Context:
@@ -338,16 +341,25 @@ class Context:
         if peer not in self._excused | self.left_out:
             self.core.leave_waits(peer)
 
+    def _lost_ranks(self) -> list[int]:
+        with self._lock:
+            return sorted(self._lost | self.mesh.lost())
+
     def _waited(self, word: _core.ErrorWord) -> MoriError | None:
         """The exception for a failed wait, or None while a kernel is still writing the word."""
         if word.state == 1:
             return None
-        with self._lock:
-            lost = sorted(self._lost | self.mesh.lost())
+        lost = self._lost_ranks()
+        if word.wait == "ibgda.error" and no_answer(word):
+            # Whose NIC does not answer may have died: that is told by the mesh, at about the same time.
+            enough = time.monotonic() + _OTHER_NEWS_S
+            while word.peer not in lost and time.monotonic() < enough:
+                time.sleep(0.01)
+                lost = self._lost_ranks()
         unknown = word.peer == _core.SHMEM_ANY_PE
         if word.state == 2 and word.peer not in lost:
             if word.wait == "ibgda.error":
-                return queue_failure(word)
+                return queue_failure(word, self.heap.fabric.trouble(word.peer))
             return TimeoutError(
                 f"{word.wait} of {'a rank' if unknown else f'rank {word.peer}'} did not come within {self.timeout:g} s "
                 f"(rank {self.rank} expected {word.expected}, has seen {word.seen})",

@@ -306,6 +306,7 @@ class Heap:
                 core.commit()
                 if self.fabric is not None:
                     self.fabric.follow_heap()
+                    self.exchange("heap.followed", Chunk(nbytes))  # a peer's NIC checks what requests may touch
             except MoriError as error:
                 self._broken = f"growing failed at the last step: {error}"
                 raise

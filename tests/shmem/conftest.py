@@ -29,12 +29,13 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 _ALL_FAMILIES = ("test_conformance_amo.py", "test_conformance_rma.py", "test_put.py", "test_queues.py")
+_TCP = ("test_conformance_amo.py", "test_put.py", "test_queues.py")  # all of an entry's ways to the peer, and failures
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Queues: by default on the fast CPU, families that differ from mlx5 in atomics and entries only there; the rest
-    with `-m long`. No software NIC moves GPU memory."""
+    """Queues: by default on the fast CPU, families that differ from mlx5 in atomics and entries only there, another
+    mover in fewer tests; the rest with `-m long`. No software NIC moves GPU memory."""
     kept = []
     for item in items:
         found = getattr(getattr(item, "callspec", None), "params", {})
@@ -42,7 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if found.get("transport", "p2p") != "p2p" and isinstance(target, Target):
             if target.kind != "cpu":
                 continue
-            alike = found["transport"] != "mlx5" and item.path.name not in _ALL_FAMILIES
+            short = _TCP if found["transport"] == "tcp" else _ALL_FAMILIES
+            alike = found["transport"] != "mlx5" and item.path.name not in short
             if target.lanes != 1 or alike:
                 item.add_marker(pytest.mark.long)
         kept.append(item)

@@ -31,7 +31,8 @@ class Target(NamedTuple):
         return f"w{self.lanes}" if self.kind == "cpu" else self.kind
 
 
-TRANSPORTS = ("p2p", "mlx5", "bnxt_re", "ionic")  # load and store, or queues of a software NIC of that family
+# Load and store, or queues of a software NIC of that family; tcp: of mlx5, through the peers' own NICs.
+TRANSPORTS = ("p2p", "mlx5", "bnxt_re", "ionic", "tcp")
 CPU_TARGETS = [Target("cpu", lanes) for lanes in (1, 32, 64)]
 GPU_TARGETS = [pytest.param(Target(kind), marks=pytest.mark.gpu, id=kind) for kind in ("cuda", "hip")]
 
@@ -77,12 +78,20 @@ class Ranks:
         for rank in range(size):
             self.fill(rank, POISON)
 
-    def _queues(self, family: str, queues: int, depth: int) -> list[Any]:
+    def _queues(self, transport: str, queues: int, depth: int) -> list[Any]:
+        family = "mlx5" if transport == "tcp" else transport
+        mover = _core.Mover.tcp if transport == "tcp" else _core.Mover.shm
         fabrics = []
         for rank, heap in enumerate(self.heaps):
             paths = [_core.Path.direct if pe == rank else _core.Path.queue for pe in range(self.size)]
             fabric = _core.Fabric(
-                heap, paths, family=getattr(_core.NicFamily, family), queues_per_peer=queues, depth=depth
+                heap,
+                paths,
+                family=getattr(_core.NicFamily, family),
+                queues_per_peer=queues,
+                depth=depth,
+                mover=mover,
+                timeout_ms=int(self.timeout_s * 500),
             )
             fabric.add_region(self.source[rank], self.room)
             fabric.add_region(self.out[rank], 1 << 16)

@@ -6,6 +6,7 @@ that stands still, a killed peer, calls that need load and store. Each is refuse
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import mori.shmem
 import numpy as np
 import pytest
 import torch
-from mori.errors import ConfigError, PeerLost, TimeoutError
+from mori.errors import ConfigError, PeerLost, TimeoutError, TransportError
 from mori.testing import run_ranks
 from shmem_ranks import CPU_TARGETS, POISON, Ranks
 
@@ -24,7 +25,7 @@ import mori
 MAKE = Callable[..., Ranks]
 WAIT_COMPLETION, WAIT_ERROR, REFUSAL_UNREGISTERED = 34, 36, 8  # mori::Wait, mori::Refusal
 pytestmark = pytest.mark.timeout(60)
-FAMILIES = pytest.mark.parametrize("transport", ["mlx5", "bnxt_re", "ionic"], indirect=True)
+FAMILIES = pytest.mark.parametrize("transport", ["mlx5", "bnxt_re", "ionic", "tcp"], indirect=True)
 FAST = pytest.mark.parametrize("target", [CPU_TARGETS[0]], indirect=True, ids=str)
 
 
@@ -115,7 +116,9 @@ def without_a_peer(rank: int, size: int, uid: bytes) -> float | None:
         return took
 
 
-def test_a_killed_peer_is_named_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("mover", ["shm", "tcp"])
+def test_a_killed_peer_is_named_and_the_others_go_on(mover: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_IBGDA_MOVER", mover)
     took = run_ranks(without_a_peer, 3, timeout=50, expendable=[1])
     assert took[1] is None and max(took[0] or 99, took[2] or 99) < 20
 
@@ -133,8 +136,46 @@ def grown(rank: int, size: int, uid: bytes) -> None:
         assert ctx.heap.fabric.violations() == []
 
 
-def test_queues_reach_what_the_heap_has_grown_by() -> None:
+@pytest.mark.parametrize("mover", ["shm", "tcp"])
+def test_queues_reach_what_the_heap_has_grown_by(mover: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_IBGDA_MOVER", mover)
     run_ranks(grown, 2, timeout=40)
+
+
+def hung_up(rank: int, size: int, uid: bytes) -> str:
+    with mori.init(
+        uid=uid, rank=rank, world_size=size, device="cpu", timeout=20, heap_bytes=8 << 20, transport="ibgda"
+    ) as ctx:
+        shm = mori.shmem.Shmem(ctx)
+        inbox = shm.zeros((1000,), torch.float32)
+        shm.barrier()
+        ctx.mesh.barrier()
+        said = ""
+        if rank == 1:
+            ctx.heap.fabric.stop()
+        ctx.mesh.barrier()
+        if rank == 0:
+            with pytest.raises(TransportError) as caught:
+                shm.put(inbox, torch.ones(1000), 1)
+            said = str(caught.value)
+        ctx.mesh.barrier()
+        return said
+
+
+def test_a_nic_that_hung_up_is_named_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_IBGDA_MOVER", "tcp")
+    said = run_ranks(hung_up, 2, timeout=50)[0]
+    assert re.search(r"rank 1 failed: the peer does not answer .*, rank 1 at 127\.0\.0\.1 port \d+: ", said), said
+
+
+def other_mover(rank: int, size: int, uid: bytes) -> None:
+    os.environ["MORI_IBGDA_MOVER"] = ("shm", "tcp")[rank]
+    with pytest.raises(ConfigError, match="MORI_IBGDA_MOVER"):
+        mori.init(uid=uid, rank=rank, world_size=size, device="cpu", heap_bytes=1 << 20, transport="ibgda")
+
+
+def test_movers_that_differ_are_refused() -> None:
+    run_ranks(other_mover, 2, timeout=40)
 
 
 def only_by_load_and_store(rank: int, size: int, uid: bytes) -> None:

@@ -21,12 +21,6 @@ struct Offer {
 
 const char* words(NicKind kind) { return kind == NicKind::software ? "a software NIC" : "a NIC of hardware"; }
 
-std::unique_ptr<QueueMaker> make_nic(const std::shared_ptr<core::Device>& device,
-                                     const FabricOptions& options) {
-  return options.nic.empty() ? make_software(device, options.family)
-                             : make_hardware(device, options.family, options.nic);
-}
-
 uint64_t take(uint64_t& end, uint64_t bytes) {
   const uint64_t at = end;
   end += (bytes + 63) / 64 * 64;
@@ -66,7 +60,7 @@ RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOp
   const uint64_t num_queues = uint64_t(ranks) * options_.queues_per_peer;
   layout_ = std::make_unique<Layout>(ranks, num_queues);
   tables_ = heap_->device()->allocate_host(layout_->bytes);
-  nic_ = make_nic(heap_->device(), options_);
+  nic_ = make_nic();
   const auto on_device = [&](uint64_t offset) { return tables_.device + offset; };
   fabric() = {.queues = on_device(layout_->queues),
               .heaps = on_device(layout_->heaps),
@@ -86,6 +80,22 @@ RankFabric::RankFabric(std::shared_ptr<core::SymmetricHeap> heap, const FabricOp
   }
   add_region(heap_->address(me, 0), heap_->capacity_bytes());
   fabric().result_lkey = nic_->add_region(fabric().results, kResults * sizeof(Result), false).local;
+}
+
+std::unique_ptr<QueueMaker> RankFabric::make_nic() const {
+  const auto device = heap_->device();
+  if (!options_.nic.empty()) return make_hardware(device, options_.family, options_.nic);
+  SoftwareOptions software{.family = options_.family,
+                           .rank = heap_->rank(),
+                           .movers = {},
+                           .address = options_.address,
+                           .timeout = options_.timeout};
+  for (uint32_t pe = 0; pe < slots(); ++pe) {
+    const bool chosen = !has_queues(pe) || options_.mover != MoverKind::automatic;
+    const MoverKind fit = heap_->address(pe, 0) != 0 ? MoverKind::shm : MoverKind::tcp;
+    software.movers.push_back(!chosen ? fit : has_queues(pe) ? options_.mover : MoverKind::automatic);
+  }
+  return make_software(device, software);
 }
 
 RankFabric::~RankFabric() {

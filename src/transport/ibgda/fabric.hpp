@@ -10,6 +10,7 @@
 //   fabric.connect(offers);
 //   world.bases = fabric.bases(); world.fabric = fabric.address();
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -27,6 +28,9 @@ struct FabricOptions {
   uint32_t queues_per_peer = 1;
   uint32_t depth = 1024;  ///< of each send queue, in the family's units
   std::string nic;        ///< an RDMA device; empty: a software NIC, a thread of this process
+  MoverKind mover = MoverKind::automatic;  ///< of the software NIC; automatic: by where the peer's memory is
+  std::string address = "127.0.0.1";       ///< tcp: numeric, where the NIC listens and what peers dial
+  std::chrono::milliseconds timeout{15'000};  ///< tcp: of a peer that gives no sign of life
 };
 
 class RankFabric {
@@ -63,6 +67,8 @@ class RankFabric {
   const std::vector<Path>& paths() const { return paths_; }
   /// What the NIC found wrong with entries: mistakes of whoever wrote them. For tests.
   std::vector<std::string> violations() const;
+  /// Why requests to the rank failed, as far as the NIC can say it in words.
+  std::string trouble(uint32_t pe) const { return nic_->trouble(pe); }
 
  private:
   struct Layout;
@@ -73,6 +79,7 @@ class RankFabric {
   Queue* queue(uint32_t pe, uint32_t j) const;
   bool has_queues(uint32_t pe) const { return paths_[pe] == Path::queue; }
   void point_queues(uint32_t pe);
+  std::unique_ptr<QueueMaker> make_nic() const;
   Fabric& fabric() const { return *host<Fabric>(0); }
   uint32_t slots() const { return uint32_t(paths_.size()); }
 

@@ -4,6 +4,7 @@
 // Who makes a rank's queues: the software NIC, or one of hardware. RankFabric knows no more of a NIC than
 // this.
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -47,9 +48,23 @@ class QueueMaker {
   virtual void stop() = 0;
   /// Mistakes of whoever wrote entries, where the NIC can tell.
   virtual std::vector<std::string> violations() const { return {}; }
+  /// What is known of why requests to the peer failed, in words that name it and the NIC; or nothing.
+  virtual std::string trouble(uint32_t) const { return {}; }
 };
 
-std::unique_ptr<QueueMaker> make_software(std::shared_ptr<core::Device> device, Family family);
+/// How the software NIC reaches a peer: by load and store into its memory, mapped here, or through the peer's
+/// own NIC over TCP.
+enum class MoverKind : uint32_t { automatic = 0, shm = 1, tcp = 2 };
+
+struct SoftwareOptions {
+  Family family = Family::mlx5;
+  uint32_t rank = 0;
+  std::vector<MoverKind> movers;      ///< by rank: shm, tcp, or automatic for no queues
+  std::string address;                ///< tcp: numeric, where to listen and what peers dial
+  std::chrono::milliseconds timeout;  ///< tcp: of a peer that gives no sign of life
+};
+std::unique_ptr<QueueMaker> make_software(std::shared_ptr<core::Device> device,
+                                          const SoftwareOptions& options);
 /// `name`: of the RDMA device. `family`: none, or what it must be. Throws core::TransportError in words.
 std::unique_ptr<QueueMaker> make_hardware(std::shared_ptr<core::Device> device, Family family,
                                           const std::string& name);

@@ -30,7 +30,7 @@ class Regions {
     slots_[slot] = {
         .address = address, .bytes = bytes, .tag = static_cast<uint8_t>(slots_[slot].tag + 2), .used = true};
     const uint32_t local = uint32_t(start_ + slot) << 8 | slots_[slot].tag;
-    return {.local = local, .remote = local ^ 1};
+    return {.local = local, .remote = local_of(local)};
   }
   /// The region's length from now on.
   void resize(uint32_t local, uint64_t bytes) {
@@ -45,8 +45,10 @@ class Regions {
     return slot != nullptr && slot->holds(address, bytes);
   }
   bool remote_holds(uint32_t key, uint64_t address, uint64_t bytes) const {
-    return local_holds(key ^ 1, address, bytes);
+    return local_holds(local_of(key), address, bytes);
   }
+  /// The local key of the region that this remote key names.
+  static uint32_t local_of(uint32_t remote) { return remote ^ 1; }
 
  private:
   struct Slot {
