@@ -15,8 +15,8 @@ from mori.errors import ConfigError
 
 pytestmark = pytest.mark.timeout(120)
 #: signal to quantisation noise of N(0, 1), in dB, at least
-LEAST = {"fp8": 26.0, "int8": 36.0, "int4": 12.0}
-BLOCK = {"fp8": 128, "int8": 128, "int4": 64}
+LEAST = {"fp8": 26.0, "int8": 36.0, "int6": 24.0, "int4": 12.0}
+BLOCK = {"fp8": 128, "int8": 128, "int6": 64, "int4": 64}
 
 
 def sqnr(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -56,7 +56,7 @@ def test_the_error_is_bounded_and_the_same_everywhere(size: int, lanes: int, wir
 
 def exact(comm: Any, wire: str) -> bool:
     """Every block has the codes' largest number in it, and otherwise whole ones: no rounding anywhere."""
-    limit = {"fp8": 448, "int8": 127, "int4": 7}[wire]
+    limit = {"fp8": 448, "int8": 127, "int6": 31, "int4": 7}[wire]
     x = torch.zeros(1024)
     x[:: BLOCK[wire] // 2] = limit
     x[1 :: BLOCK[wire] // 2] = -limit
@@ -87,7 +87,7 @@ def test_large_numbers_and_zeros(wire: str) -> None:
 def refused(comm: Any) -> None:
     x = torch.ones(4096)
     for words, call in {
-        "wire='fp4': allowed are None, fp8, int8, int4": lambda: comm.all_reduce(x.bfloat16(), wire="fp4"),
+        "wire='fp4': allowed are None, fp8, int8, int6, int4": lambda: comm.all_reduce(x.bfloat16(), wire="fp4"),
         "is for bfloat16 and float16; x is torch.float32": lambda: comm.all_reduce(x, wire="fp8"),
         "is for op='sum' and 'avg', not 'max'": lambda: comm.all_reduce(x.bfloat16(), op="max", wire="fp8"),
         "goes in two shots; algorithm='ll'": lambda: comm.all_reduce(x.bfloat16(), algorithm="ll", wire="fp8"),

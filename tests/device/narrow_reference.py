@@ -70,6 +70,7 @@ FORMATS = {
     "E5m2": Format(8, 57344, 2, 15, torch="float8_e5m2"),
     "E2m1": Format(4, 6, 1, 1),
     "Int8": Format(8, 127),
+    "Int6": Format(6, 31),
     "Int4": Format(4, 7),
 }
 
@@ -97,15 +98,11 @@ def spread(per_block: NDArray[Any], block: int, n: int) -> NDArray[Any]:
 
 
 def packed(codes: Codes, bits: int) -> Codes:
-    """Bytes of [rows, n] codes: halves of bytes, the first lower, a last one alone above zeros."""
-    if bits == 8:
-        return codes
-    even = np.zeros((len(codes), codes.shape[1] + codes.shape[1] % 2), np.uint8)
-    even[:, : codes.shape[1]] = codes
-    return even[:, 0::2] | even[:, 1::2] << 4
+    """Bytes of [rows, n] codes: each in the bits behind the one before, from the lowest; zeros behind the last."""
+    each = np.unpackbits(codes[..., None], axis=2, bitorder="little")[..., :bits]
+    return np.packbits(each.reshape(len(codes), -1), axis=1, bitorder="little")
 
 
 def unpacked(data: Codes, bits: int, n: int) -> Codes:
-    if bits == 8:
-        return data
-    return np.stack([data & 15, data >> 4], 2).reshape(len(data), -1)[:, :n]
+    every = np.unpackbits(data, axis=1, bitorder="little")[:, : n * bits]
+    return np.packbits(every.reshape(len(data), n, bits), axis=2, bitorder="little")[..., 0]

@@ -91,8 +91,9 @@ class Communicator:
         algorithm. `op`: "sum", "avg", "min", "max", "prod". `out`: a fresh tensor, or `x` itself for in place.
         `algorithm`: "auto", "one_shot", "two_shot" or "ll", which is for elements of up to 4 bytes.
 
-        `wire`: "fp8" (e4m3fn), "int8" or "int4" sends codes with an fp32 scale for every 128 elements (int4: 64) in
-        place of bf16 or fp16: fewer bytes, and an error that docs/ccl_guide.md states. Sums and averages only."""
+        `wire`: "fp8" (e4m3fn), "int8", "int6" or "int4" sends codes with an fp32 scale for every 128 elements (int6 and
+        int4: 64) in place of bf16 or fp16: fewer bytes, and an error that docs/ccl_guide.md states. Sums and averages
+        only."""
         self._check_sum("x", x)
         out = self._result(x, out, x.shape)
         if wire is not None:

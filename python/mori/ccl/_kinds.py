@@ -74,7 +74,7 @@ _ELEMENTS = (
 
 
 #: narrow formats in which all_reduce can send, and the dtypes that it takes then
-WIRES = ("fp8", "int8", "int4")
+WIRES = ("fp8", "int8", "int6", "int4")
 _QUANTISED = {"bfloat16": "bf16", "float16": "fp16"}
 
 

@@ -54,10 +54,14 @@ inline constexpr uint32_t kNeighbours = kWarpSize;
 template <>
 inline constexpr uint32_t kNeighbours<Thread> = 1;
 
+/// Elements whose codes are 16 bytes, or three words.
+template <class Format>
+inline constexpr uint32_t kMostOfPiece = 32 % Format::kBits == 0 ? 128 / Format::kBits : 16;
+
 /// How a block is cut into pieces of at most 16 bytes of codes, and how those are dealt to lanes.
 template <class Group, class Format, uint32_t kBlock>
 struct BlockShape {
-  static constexpr uint32_t kMost = 128 / Format::kBits;
+  static constexpr uint32_t kMost = kMostOfPiece<Format>;
   static constexpr uint32_t kElements = kMost < kBlock ? kMost : kBlock;  // of a piece
   static constexpr uint32_t kPieces = kBlock / kElements;
   static constexpr uint32_t kLanes = kPieces < kNeighbours<Group> ? kPieces : kNeighbours<Group>;
@@ -67,7 +71,7 @@ struct BlockShape {
 /// The words of a piece; `whole`: all of them, to an aligned row.
 template <uint32_t kWords>
 MORI_DEVICE void store_codes(char* to, const uint32_t (&words)[kWords], bool whole, uint32_t bytes) {
-  static_assert(kWords == 2 || kWords == 4);
+  static_assert(kWords >= 2 && kWords <= 4);
   if (!whole) {
     MORI_UNROLL
     for (uint32_t i = 0; i < kWords * 4; ++i) {
@@ -75,13 +79,16 @@ MORI_DEVICE void store_codes(char* to, const uint32_t (&words)[kWords], bool who
     }
   } else if constexpr (kWords == 4) {
     store_streaming(reinterpret_cast<vec16*>(to), vec16{words[0], words[1], words[2], words[3]});
+  } else if constexpr (kWords == 3) {
+    MORI_UNROLL
+    for (uint32_t i = 0; i < kWords; ++i) reinterpret_cast<AnyWord32*>(to)[i] = words[i];
   } else {
     *reinterpret_cast<AnyWord64*>(to) = uint64_t(words[1]) << 32 | words[0];
   }
 }
 template <uint32_t kWords>
 MORI_DEVICE void load_codes(uint32_t (&words)[kWords], const char* from, bool whole, uint32_t bytes) {
-  static_assert(kWords == 2 || kWords == 4);
+  static_assert(kWords >= 2 && kWords <= 4);
   if (!whole) {
     MORI_UNROLL
     for (uint32_t i = 0; i < kWords; ++i) words[i] = 0;
@@ -96,6 +103,9 @@ MORI_DEVICE void load_codes(uint32_t (&words)[kWords], const char* from, bool wh
     const Words all = __builtin_bit_cast(Words, load_streaming(reinterpret_cast<const vec16*>(from)));
     MORI_UNROLL
     for (uint32_t i = 0; i < 4; ++i) words[i] = all.word[i];
+  } else if constexpr (kWords == 3) {
+    MORI_UNROLL
+    for (uint32_t i = 0; i < kWords; ++i) words[i] = reinterpret_cast<const AnyWord32*>(from)[i];
   } else {
     const uint64_t both = *reinterpret_cast<const AnyWord64*>(from);
     words[0] = uint32_t(both);
@@ -151,15 +161,11 @@ MORI_DEVICE void quantise(const Group& group, void* codes, typename C::Scale::St
     for (uint32_t h = 0; h < Shape::kHeld; ++h) {
       const size_t at = block * C::kBlock + (place * Shape::kHeld + h) * kElements;
       const uint32_t here = elements_at<kElements>(at, n);
-      uint32_t words[kWords];
+      float scaled[kElements];
       MORI_UNROLL
-      for (uint32_t w = 0; w < kWords; ++w) {
-        constexpr uint32_t kOfWord = 32 / Format::kBits;
-        float v[kOfWord];
-        MORI_UNROLL
-        for (uint32_t e = 0; e < kOfWord; ++e) v[e] = multiply(held[h][w * kOfWord + e], scale.inverse);
-        words[w] = Format::pack(v);
-      }
+      for (uint32_t e = 0; e < kElements; ++e) scaled[e] = multiply(held[h][e], scale.inverse);
+      uint32_t words[kWords];
+      pack_codes<Format>(words, scaled);
       store_codes(static_cast<char*>(codes) + at * Format::kBits / 8, words, here == kElements && aligned,
                   uint32_t(code_bytes<Format>(here)));
     }
@@ -169,16 +175,15 @@ MORI_DEVICE void quantise(const Group& group, void* codes, typename C::Scale::St
 /// Elements as format codes, unscaled.
 template <class Format, class Group, class T>
 MORI_DEVICE void encode(const Group& group, void* codes, const T* from, size_t n) {
-  constexpr uint32_t kElements = 128 / Format::kBits;
+  constexpr uint32_t kElements = kMostOfPiece<Format>, kWords = kElements * Format::kBits / 32;
   const bool aligned = is_aligned(from) && is_aligned(codes);
   MORI_NO_UNROLL
   for (size_t at = size_t(group.lane()) * kElements; at < n; at += size_t(group.lanes()) * kElements) {
     const uint32_t here = elements_at<kElements>(at, n);
     float values[kElements];
     load_elements(values, from + at, here, aligned);
-    uint32_t words[4];
-    MORI_UNROLL
-    for (uint32_t w = 0; w < 4; ++w) words[w] = Format::pack(values + w * (kElements / 4));
+    uint32_t words[kWords];
+    pack_codes<Format>(words, values);
     store_codes(static_cast<char*>(codes) + at * Format::kBits / 8, words, here == kElements && aligned,
                 uint32_t(code_bytes<Format>(here)));
   }
@@ -187,7 +192,7 @@ MORI_DEVICE void encode(const Group& group, void* codes, const T* from, size_t n
 /// scale(element) of the piece that begins there.
 template <class Format, uint32_t kElements, class Group, class T, class ScaleOf>
 MORI_DEVICE void decode_pieces(const Group& group, T* to, const void* codes, size_t n, ScaleOf scale_of) {
-  constexpr uint32_t kWords = kElements * Format::kBits / 32, kOfWord = 32 / Format::kBits;
+  constexpr uint32_t kWords = kElements * Format::kBits / 32;
   const bool aligned = is_aligned(to) && is_aligned(codes);
   MORI_NO_UNROLL
   for (size_t at = size_t(group.lane()) * kElements; at < n; at += size_t(group.lanes()) * kElements) {
@@ -200,8 +205,7 @@ MORI_DEVICE void decode_pieces(const Group& group, T* to, const void* codes, siz
     Piece<T, kElements> piece;
     MORI_UNROLL
     for (uint32_t i = 0; i < kElements; ++i) {
-      const uint32_t code = words[i / kOfWord] >> (i % kOfWord * Format::kBits) & ((1u << Format::kBits) - 1);
-      from_float(multiply(Format::decode(code), scale),
+      from_float(multiply(Format::decode(code_at<Format>(words, i)), scale),
                  piece.packs[i / piece.kEach].element[i % piece.kEach]);
     }
     if (whole) {
@@ -222,7 +226,7 @@ MORI_DEVICE void dequantise(const Group& group, T* to, const void* codes,
 }
 template <class Format, class Group, class T>
 MORI_DEVICE void decode(const Group& group, T* to, const void* codes, size_t n) {
-  decode_pieces<Format, 128 / Format::kBits>(group, to, codes, n, [](size_t) { return 1.0f; });
+  decode_pieces<Format, kMostOfPiece<Format>>(group, to, codes, n, [](size_t) { return 1.0f; });
 }
 
 }  // namespace blocks

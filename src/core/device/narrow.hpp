@@ -8,11 +8,13 @@
 //   E4m3fnuz  CDNA3's fp8: bias 8, largest 240, NaN 0x80, no negative zero
 //   E5m2      OCP fp8: bias 15, largest 57344, NaN 0x7f; infinities are read, not made
 //   E2m1      fp4: 0, 0.5, 1, 1.5, 2, 3, 4, 6; a NaN becomes 6
-//   Int8 Int4 two's complement, -127 to 127 and -7 to 7; a NaN becomes 0; -128 and -8 are read, not made
+//   Int8 Int6 Int4  two's complement, -127 to 127, -31 to 31, -7 to 7; a NaN becomes 0; -128, -32 and -8 are
+//             read, not made
 //   e8m0      a power of two as its exponent, biased by 127; 255 is NaN
 //
 // A format is a type: kBits, kLimit, encode(float) -> code, decode(code) -> float (exact), and pack(values),
-// a word of codes, the first lowest. docs/blocks.md has the layouts.
+// a word of codes, the first lowest, where words hold whole codes. pack_codes() and code_at() take any
+// format. docs/blocks.md has the layouts.
 #pragma once
 #include "src/core/device/numeric.hpp"
 
@@ -155,6 +157,42 @@ struct Int4 {
     return word;
   }
 };
+
+/// 16 codes fill three words.
+struct Int6 {
+  static constexpr uint32_t kBits = 6;
+  static constexpr float kLimit = 31.0f;
+  MORI_DEVICE static uint32_t encode(float value) { return to_integer<31>(value) & 0x3fu; }
+  MORI_DEVICE static float decode(uint32_t code) { return float(int32_t(code << 26) >> 26); }
+};
+
+/// Codes that lie behind each other, the first in the lowest bits; whole words of them.
+template <class Format, uint32_t kWords, uint32_t kElements>
+MORI_DEVICE void pack_codes(uint32_t (&words)[kWords], const float (&values)[kElements]) {
+  constexpr uint32_t kBits = Format::kBits;
+  static_assert(kWords * 32 == kElements * kBits);
+  if constexpr (32 % kBits == 0) {
+    MORI_UNROLL
+    for (uint32_t w = 0; w < kWords; ++w) words[w] = Format::pack(values + w * (32 / kBits));
+  } else {
+    MORI_UNROLL
+    for (uint32_t w = 0; w < kWords; ++w) words[w] = 0;
+    MORI_UNROLL
+    for (uint32_t e = 0; e < kElements; ++e) {
+      const uint32_t code = Format::encode(values[e]), at = e * kBits, shift = at % 32;
+      words[at / 32] |= code << shift;
+      if (shift + kBits > 32) words[at / 32 + 1] |= code >> (32 - shift);
+    }
+  }
+}
+template <class Format, uint32_t kWords>
+MORI_DEVICE uint32_t code_at(const uint32_t (&words)[kWords], uint32_t e) {
+  constexpr uint32_t kBits = Format::kBits, kMask = (1u << kBits) - 1;
+  const uint32_t at = e * kBits, shift = at % 32;
+  uint32_t code = words[at / 32] >> shift;
+  if (32 % kBits != 0 && shift + kBits > 32) code |= words[at / 32 + 1] << (32 - shift);
+  return code & kMask;
+}
 
 /// The smallest power of two that is not below a positive, normal value, as e8m0. Infinity gives 255: NaN.
 MORI_DEVICE uint32_t to_e8m0_up(float value) {

@@ -14,6 +14,7 @@ namespace ccl {
 
 using Fp8Wire = blocks::Codec<E4m3fn, blocks::Fp32Scale, 128>;
 using Int8Wire = blocks::Codec<Int8, blocks::Fp32Scale, 128>;
+using Int6Wire = blocks::Codec<Int6, blocks::Fp32Scale, 64>;
 using Int4Wire = blocks::Codec<Int4, blocks::Fp32Scale, 64>;
 inline constexpr uint64_t kPartElements = 128;  // parts are whole blocks of every wire
 
@@ -26,13 +27,11 @@ MORI_DEVICE uint64_t scales_at(uint64_t n) {
 /// Adds a piece of a peer's codes.
 template <class Format, uint32_t kElements>
 MORI_DEVICE void add_coded(float (&sum)[kElements], const char* codes, uint32_t here, float scale) {
-  constexpr uint32_t kWords = kElements * Format::kBits / 32, kOfWord = 32 / Format::kBits;
-  uint32_t words[kWords];
+  uint32_t words[kElements * Format::kBits / 32];
   blocks::load_codes(words, codes, here == kElements, uint32_t(blocks::code_bytes<Format>(here)));
   MORI_UNROLL
   for (uint32_t e = 0; e < kElements; ++e) {
-    const uint32_t code = words[e / kOfWord] >> (e % kOfWord * Format::kBits) & ((1u << Format::kBits) - 1);
-    sum[e] += multiply(Format::decode(code), scale);
+    sum[e] += multiply(Format::decode(code_at<Format>(words, e)), scale);
   }
 }
 
@@ -52,8 +51,7 @@ template <class C, class T>
 MORI_DEVICE void requantise(const Member& m, const Coded<C>& to, const T* mine, uint64_t staged, uint64_t n) {
   using Format = typename C::Format;
   using Shape = blocks::BlockShape<Block, Format, C::kBlock>;
-  constexpr uint32_t kElements = Shape::kElements, kWords = kElements * Format::kBits / 32,
-                     kOfWord = 32 / Format::kBits;
+  constexpr uint32_t kElements = Shape::kElements, kWords = kElements * Format::kBits / 32;
   const CclArgs& a = m.a;
   const size_t count = blocks::scale_count<C>(n), at_once = m.group.lanes() / Shape::kLanes;
   const uint32_t place = m.group.lane() % Shape::kLanes;
@@ -95,14 +93,10 @@ MORI_DEVICE void requantise(const Member& m, const Coded<C>& to, const T* mine, 
     for (uint32_t h = 0; h < Shape::kHeld; ++h) {
       const size_t at = block * C::kBlock + (place * Shape::kHeld + h) * kElements;
       const uint32_t here = blocks::elements_at<kElements>(at, n);
-      uint32_t words[kWords];
       MORI_UNROLL
-      for (uint32_t w = 0; w < kWords; ++w) {
-        float v[kOfWord];
-        MORI_UNROLL
-        for (uint32_t e = 0; e < kOfWord; ++e) v[e] = multiply(sum[h][w * kOfWord + e], scale.inverse);
-        words[w] = Format::pack(v);
-      }
+      for (uint32_t e = 0; e < kElements; ++e) sum[h][e] = multiply(sum[h][e], scale.inverse);
+      uint32_t words[kWords];
+      pack_codes<Format>(words, sum[h]);
       blocks::store_codes(to.codes + at * Format::kBits / 8, words, here == kElements,
                           uint32_t(blocks::code_bytes<Format>(here)));
     }

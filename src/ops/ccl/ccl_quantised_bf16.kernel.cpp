@@ -6,6 +6,7 @@ namespace mori {
 
 MORI_KERNEL(ccl_fp8_bf16, CclArgs, 512) { ccl::reduce_quantised<ccl::Fp8Wire, bfloat16>(args); }
 MORI_KERNEL(ccl_int8_bf16, CclArgs, 512) { ccl::reduce_quantised<ccl::Int8Wire, bfloat16>(args); }
+MORI_KERNEL(ccl_int6_bf16, CclArgs, 512) { ccl::reduce_quantised<ccl::Int6Wire, bfloat16>(args); }
 MORI_KERNEL(ccl_int4_bf16, CclArgs, 512) { ccl::reduce_quantised<ccl::Int4Wire, bfloat16>(args); }
 
 }  // namespace mori
