@@ -22,7 +22,7 @@ FAMILIES = ("mlx5", "bnxt_re", "ionic")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler() is None:
         pytest.skip("no g++ to build the program with")
-    main, folder = Path(__file__).with_name("softnic_main.cpp"), tmp_path_factory.mktemp("softnic")
+    main, folder = Path(__file__).with_name("softnic_main.cpp"), tmp_path_factory.getbasetemp() / "softnic"
     return Sanitized("address", folder).program(main, sorted(SOFTNIC.glob("*.cpp")), device=False)
 
 

@@ -29,7 +29,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 _ALL_FAMILIES = ("test_conformance_amo.py", "test_conformance_rma.py", "test_put.py", "test_queues.py")
-_TCP = ("test_conformance_amo.py", "test_put.py", "test_queues.py")  # all of an entry's ways to the peer, and failures
+_TCP = ("test_put.py", "test_queues.py")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -56,6 +56,7 @@ bool Guest::greet(const House& house) {
   if (hello.world != house.world || hello.rank >= house.world || hello.rank == house.rank)
     throw Broken{"it says that it is rank " + std::to_string(hello.rank) + " of " +
                  std::to_string(hello.world)};
+  if (house.inside[hello.rank]) throw Broken{"its rank is connected already"};
   rank_ = hello.rank;
   known_ = true;
   hello.rank = house.rank;

@@ -18,7 +18,8 @@ namespace mori::ibgda::tcp {
 struct House {
   uint32_t rank = 0, world = 0;
   Secret secret{};
-  std::vector<Door> doors;  ///< of each rank; port 0: not known
+  std::vector<Door> doors;   ///< of each rank; port 0: not known
+  std::vector<bool> inside;  ///< ranks whose connection is here
 };
 
 class Guest {

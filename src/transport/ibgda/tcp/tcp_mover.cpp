@@ -30,6 +30,7 @@ TcpMover::TcpMover(const TcpOptions& options) : options_(options) {
   house_.rank = options.rank;
   house_.world = options.world;
   house_.doors.resize(options.world);
+  house_.inside.resize(options.world);
   lanes_of_.resize(options.world);
   callers_.resize(options.world);
   troubles_.resize(options.world);
@@ -152,12 +153,9 @@ bool TcpMover::serve_guests() {
     watched.ready = false;
     try {
       worked = guest.work(house_, *regions_) || worked;
-      if (!known && guest.known()) {
-        const auto twins = std::count_if(guests_.begin(), guests_.end(), [&](const auto& g) {
-          return g.of != nullptr && g.of->known() && g.of->rank() == guest.rank();
-        });
-        if (twins > 1) throw Broken{"its rank is connected already"};
-      } else if (!guest.known() && Clock::now() > guest.patience()) {
+      if (guest.known()) {
+        house_.inside[guest.rank()] = true;
+      } else if (Clock::now() > guest.patience()) {
         throw Broken{"it said no hello"};
       }
       watch(watched, Kind::guest, i);
@@ -167,6 +165,7 @@ bool TcpMover::serve_guests() {
         if (turned_away_.size() < kMostSentences)
           turned_away_.push_back(peer_words(guest.fd()) + ": " + broken.why);
       }
+      if (guest.known()) house_.inside[guest.rank()] = false;
       watched = {};
     }
   }
