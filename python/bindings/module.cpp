@@ -18,6 +18,7 @@ void bind_context(py::module_& module);
 void bind_shmem(py::module_& module);
 void bind_fabric(py::module_& module);
 void bind_ep(py::module_& module);
+void bind_ccl(py::module_& module);
 void bind_io(py::module_& module);
 void bind_io_bench(py::module_& module);
 void bind_ibgda(py::module_& module);
@@ -61,6 +62,6 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = mori::kVersion;
   py::register_local_exception_translator(translate);
   for (auto* bind : {bind_runtime, bind_memory, bind_topology, bind_context, bind_fabric, bind_shmem, bind_ep,
-                     bind_io, bind_io_bench, bind_ibgda, bind_nics})
+                     bind_ccl, bind_io, bind_io_bench, bind_ibgda, bind_nics})
     bind(module);
 }

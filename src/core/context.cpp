@@ -34,6 +34,8 @@ const char* wait_name(Wait wait) {
       return "ccl: a step";
     case Wait::packet:
       return "ccl: a packet";
+    case Wait::copies:
+      return "ccl: a member's copies";
     case Wait::dispatch_counts:
       return "ep.dispatch: row counts";
     case Wait::dispatch_rows:
@@ -93,6 +95,7 @@ Context::Context(std::shared_ptr<Device> device, const Group& group)
             .rank = group.rank,
             .world_size = group.world_size,
             .fabric = 0};
+  timeout_ns_ = group.timeout_ns;
 }
 
 Context::~Context() { device_->free_host(error_memory_); }
@@ -131,6 +134,19 @@ void Context::clear_failure() {
   __atomic_store_n(&e->wait, uint64_t(0), __ATOMIC_RELAXED);  // what kernels look at, see failed()
   __atomic_store_n(&e->abort, uint64_t(0), __ATOMIC_RELAXED);
   __atomic_store_n(&e->state, uint64_t(0), __ATOMIC_RELEASE);
+}
+
+void Context::record(Wait wait, Refusal refusal, uint64_t peer, uint64_t expected, uint64_t seen) {
+  ErrorWord* e = word(error_memory_);
+  uint64_t clean = 0;
+  if (!__atomic_compare_exchange_n(&e->state, &clean, uint64_t(1), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+    return;
+  __atomic_store_n(&e->wait, uint64_t(wait), __ATOMIC_RELAXED);
+  __atomic_store_n(&e->refusal, uint64_t(refusal), __ATOMIC_RELAXED);
+  __atomic_store_n(&e->peer, peer, __ATOMIC_RELAXED);
+  __atomic_store_n(&e->expected, expected, __ATOMIC_RELAXED);
+  __atomic_store_n(&e->seen, seen, __ATOMIC_RELAXED);
+  __atomic_store_n(&e->state, uint64_t(2), __ATOMIC_RELEASE);
 }
 
 void Context::leave_waits(uint32_t lost_peer) {

@@ -33,7 +33,9 @@ class Context {
   Context& operator=(const Context&) = delete;
 
   Device& device() const { return *device_; }
+  const std::shared_ptr<Device>& shared_device() const { return device_; }
   const World& world() const { return world_; }
+  uint64_t timeout_ns() const { return timeout_ns_; }  ///< deadline of every wait; 0 = for ever
 
   /// Blocks of a kernel that are sure to run at the same time, next to those of the other ranks on this
   /// device.
@@ -45,6 +47,8 @@ class Context {
 
   /// What the kernels recorded; state is 0 while all is well.
   ErrorWord error() const;
+  /// What a kernel would record, by the host; the first failure wins. Callable from any thread.
+  void record(Wait wait, Refusal refusal, uint64_t peer, uint64_t expected, uint64_t seen);
   /// Forgets a refusal (not a failed wait: after one, ranks may disagree about epochs).
   void clear_refusal();
   /// Forgets a failed wait and a lost peer too. No kernel of this rank may run, and whatever the failed call
@@ -59,6 +63,7 @@ class Context {
   World world_;
   std::shared_ptr<void> queues_;
   uint32_t ranks_on_device_;
+  uint64_t timeout_ns_ = 0;
 };
 
 }  // namespace mori::core

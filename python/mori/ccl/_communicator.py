@@ -13,6 +13,7 @@ from mori._same import check_same
 from mori.ccl import _fused, _ops
 from mori.ccl._kinds import Algorithm, Op, algorithm, check_wire, element_types, reduction
 from mori.ccl._launch import MOST_MEMBERS, Call, Launcher, Sizes
+from mori.ccl._zero_cu import ZeroCu
 from mori.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Communicator:
 
     Collective over the whole context, also for ranks outside of `ranks` (an ordered list of ranks of the context, by
     default all; at most 64), who cannot call anything afterwards. `chunk_bytes` is the size of a staging buffer, of
-    which each of `blocks` blocks has three; every rank gives the same. Attributes: `rank` (number among the members,
+    which each of `blocks` blocks has three; `zero_cu_bytes` that of the staging for calls with zero_cu=True, which need
+    it; every rank gives the same. Attributes: `rank` (number among the members,
     -1 outside), `size`, `ranks`, `ctx`.
 
     Tensors are contiguous, on the context's device, of any alignment and length, in ordinary or symmetric memory. Calls
@@ -49,6 +51,7 @@ class Communicator:
         ranks: Sequence[int] | None = None,
         chunk_bytes: int | None = None,
         blocks: int | None = None,
+        zero_cu_bytes: int = 0,
     ) -> None:
         import torch
 
@@ -64,12 +67,15 @@ class Communicator:
         for name, value in (("chunk_bytes", chunk_bytes), ("blocks", blocks)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} must be positive")
+        if zero_cu_bytes < 0:
+            raise ConfigError(f"zero_cu_bytes={zero_cu_bytes} must not be negative")
         sizes = Sizes(blocks or usual.blocks, chunk_bytes or usual.chunk_bytes, usual.packet_words)
-        agreed = {"ranks": members, "chunk_bytes": chunk_bytes, "blocks": blocks}
+        agreed = {"ranks": members, "chunk_bytes": chunk_bytes, "blocks": blocks, "zero_cu_bytes": zero_cu_bytes}
         check_same(ctx.mesh, "mori.ccl.Communicator", agreed, timeout=ctx.timeout)
         self.ctx, self.ranks, self.size = ctx, tuple(members), len(members)
         self._launcher = Launcher(ctx, members, sizes.rounded(len(members)))
         self.rank = self._launcher.index
+        self._zero_cu = ZeroCu(ctx, members, zero_cu_bytes) if zero_cu_bytes else None
         self._device, self._tensor_type, self._element_types = ctx.device, torch.Tensor, element_types()
         self._limits = _CPU_LIMITS if ctx.synchronous else _GPU_LIMITS
 
@@ -141,29 +147,35 @@ class Communicator:
         self._sum(Op.reduce_scatter, op, x, out, out.numel(), Algorithm.one_shot)
         return out
 
-    def all_gather(self, x: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
-        """All members' `x`, [n, ...] of equal shape, in a row: [size * n, ...]. `x` may be its part of `out`."""
+    def all_gather(self, x: torch.Tensor, *, out: torch.Tensor | None = None, zero_cu: bool = False) -> torch.Tensor:
+        """All members' `x`, [n, ...] of equal shape, in a row: [size * n, ...]. `x` may be its part of `out`.
+
+        `zero_cu`, here and below: by copies and stream memory operations, with no kernel (docs/ccl_zero_cu.md)."""
         self._check("x", x)
         out = self._result(x, out, self._whole(x))
-        self._move(Op.all_gather, x, out, x)
+        self._move(Op.all_gather, x, out, x, zero_cu=zero_cu)
         return out
 
-    def gather(self, x: torch.Tensor, root: int = 0, *, out: torch.Tensor | None = None) -> torch.Tensor | None:
+    def gather(
+        self, x: torch.Tensor, root: int = 0, *, out: torch.Tensor | None = None, zero_cu: bool = False
+    ) -> torch.Tensor | None:
         """As all_gather, on member `root` only; None elsewhere."""
         self._check("x", x)
         self._check_root(root)
         result = self._result(x, out, self._whole(x)) if self.rank == root else None
-        self._move(Op.gather, x, x if result is None else result, x, root)
+        self._move(Op.gather, x, x if result is None else result, x, root, zero_cu=zero_cu)
         return result
 
-    def broadcast(self, x: torch.Tensor, root: int = 0) -> torch.Tensor:
+    def broadcast(self, x: torch.Tensor, root: int = 0, *, zero_cu: bool = False) -> torch.Tensor:
         """Fills every member's `x`, of equal size, with that of member `root`. In place."""
         self._check("x", x)
         self._check_root(root)
-        self._move(Op.broadcast, x, x, x, root)
+        self._move(Op.broadcast, x, x, x, root, zero_cu=zero_cu)
         return x
 
-    def scatter(self, x: torch.Tensor | None, out: torch.Tensor, root: int = 0) -> torch.Tensor:
+    def scatter(
+        self, x: torch.Tensor | None, out: torch.Tensor, root: int = 0, *, zero_cu: bool = False
+    ) -> torch.Tensor:
         """Part i of `x`, [size * n, ...], which only `root` gives, into `out`, [n, ...], of member i."""
         self._check("out", out)
         self._check_root(root)
@@ -172,7 +184,7 @@ class Communicator:
                 raise ConfigError("x=None on the root of a scatter; it must be a tensor")
             self._check_tensor("x", x)
             self._check_shape("out", out, self._part("x", x), x.dtype)
-        self._move(Op.scatter, out if x is None or self.rank != root else x, out, out, root)
+        self._move(Op.scatter, out if x is None or self.rank != root else x, out, out, root, zero_cu=zero_cu)
         return out
 
     def all_to_all(
@@ -182,6 +194,7 @@ class Communicator:
         out: torch.Tensor | None = None,
         send: Sequence[int] | None = None,
         receive: Sequence[int] | None = None,
+        zero_cu: bool = False,
     ) -> torch.Tensor:
         """Part i of `x` to member i; the result has the part from member j as its part j.
 
@@ -193,8 +206,10 @@ class Communicator:
         if send is None and receive is None:
             self._part("x", x)
             out = self._result(x, out, x.shape)
-            self._move(Op.all_to_all, x, out, x, parts=self.size)
+            self._move(Op.all_to_all, x, out, x, parts=self.size, zero_cu=zero_cu)
             return out
+        if zero_cu:
+            raise ConfigError("zero_cu=True is for equal parts, without send and receive")
         splits, rows = self._splits(x, send, receive)
         out = self._result(x, out, (rows, *x.shape[1:]))
         if x.numel() and out.data_ptr() < _end(x) and x.data_ptr() < _end(out):
@@ -257,10 +272,22 @@ class Communicator:
         self._launcher.start(call, x.data_ptr(), out.data_ptr())
 
     def _move(
-        self, op: Op, x: torch.Tensor, out: torch.Tensor, part: torch.Tensor, root: int = 0, parts: int = 1
+        self,
+        op: Op,
+        x: torch.Tensor,
+        out: torch.Tensor,
+        part: torch.Tensor,
+        root: int = 0,
+        parts: int = 1,
+        zero_cu: bool = False,
     ) -> None:
         count = _bytes(part) // parts
-        self._launcher.start(Call(op, count, count * self.size, root=root), x.data_ptr(), out.data_ptr())
+        if not zero_cu:
+            self._launcher.start(Call(op, count, count * self.size, root=root), x.data_ptr(), out.data_ptr())
+        elif self._zero_cu is None:
+            raise ConfigError("zero_cu=True needs staging: make the communicator with zero_cu_bytes")
+        else:
+            self._zero_cu.run(op, x.data_ptr(), out.data_ptr(), count, root)
 
     # Checking.
 

@@ -19,6 +19,7 @@ enum class Wait : uint64_t {
   team = 5,               ///< shmem: every member of a team enters a step of a collective
   collective = 6,         ///< ccl: every member enters a step of a collective
   packet = 7,             ///< ccl: a word of a member's message
+  copies = 8,             ///< ccl: a member's copies, with no kernel
   dispatch_counts = 16,   ///< ep: a peer announces how many rows it will send
   dispatch_rows = 17,     ///< ep: a peer has written its rows
   combine_credit = 18,    ///< ep: a peer's combine buffer is free

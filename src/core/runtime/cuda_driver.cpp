@@ -17,6 +17,7 @@ constexpr int kComputeCapabilityMajor = 75;
 constexpr int kComputeCapabilityMinor = 76;
 constexpr int kMaxDynamicSharedBytes = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr int kStaticSharedBytes = 1;      // CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
+constexpr unsigned kWaitEqual = 1;         // CU_STREAM_WAIT_VALUE_EQ
 constexpr uint32_t kSharedWithoutOptIn = 48 << 10;
 
 // Entry points that only the functions below use.
@@ -34,6 +35,8 @@ struct {
   Status (*get_function_attribute)(int*, int, void*);
   Status (*set_function_attribute)(void*, int, int);
   Status (*attribute)(int*, int, int);
+  Status (*write_value)(uint64_t, uint64_t, uint32_t, unsigned);
+  Status (*wait_value)(uint64_t, uint64_t, uint32_t, unsigned);
 } cuda;
 
 std::string error_text(Status status) {
@@ -152,6 +155,15 @@ std::string load(GpuDriver& d) {
   symbols.need(d.event_record, "cuEventRecord");
   symbols.need(d.event_query, "cuEventQuery");
   symbols.need(d.stream_query, "cuStreamQuery");
+  if (symbols.want(cuda.write_value, "cuStreamWriteValue32_v2") &&
+      symbols.want(cuda.wait_value, "cuStreamWaitValue32_v2")) {
+    d.stream_write_value = [](uint64_t stream, uint64_t address, uint32_t value) {
+      return cuda.write_value(stream, address, value, 0);
+    };
+    d.stream_wait_value = [](uint64_t stream, uint64_t address, uint32_t value) {
+      return cuda.wait_value(stream, address, value, kWaitEqual);
+    };
+  }
   symbols.need(d.malloc, "cuMemAlloc_v2");
   symbols.need(d.malloc_shared, "cuMemAlloc_v2");
   symbols.need(d.free, "cuMemFree_v2");

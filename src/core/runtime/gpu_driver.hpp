@@ -104,6 +104,11 @@ struct GpuDriver {
   /// kNotReady while work runs. Null: kernels cannot mark their own end (CopyQueue::marked_by_kernel()).
   Status (*stream_query)(uint64_t stream);
 
+  // Words of 4 bytes in stream order. Null as a pair where the library has none.
+  Status (*stream_write_value)(uint64_t stream, uint64_t address,
+                               uint32_t value);  ///< this device's or the host's
+  Status (*stream_wait_value)(uint64_t stream, uint64_t address, uint32_t value);  ///< until it is equal
+
   Status (*malloc)(uint64_t* address, size_t bytes);
   Status (*malloc_shared)(uint64_t* address, size_t bytes);  ///< coherent for peers that write into it
   Status (*free)(uint64_t address);

@@ -27,6 +27,7 @@ constexpr int kMappedUncached = 0x40000000;      // hipMemAllocationTypeUncached
 constexpr unsigned kUncached = 3;                // hipDeviceMallocUncached
 constexpr unsigned kFineGrained = 1;             // hipDeviceMallocFinegrained
 constexpr unsigned kHostCoherent = 0x40000000;
+constexpr unsigned kWaitEqual = 1;  // hipStreamWaitValueEq
 constexpr int kMemcpyDefault = 4;
 constexpr int kWallClockKhz = 10017;
 
@@ -42,6 +43,8 @@ struct {
   Status (*properties)(void*, int);  // hipGetDevicePropertiesR0600: the struct's layout since ROCm 6
   Status (*attribute)(int*, int, int);
   Status (*version)(int*);
+  Status (*write_value)(uint64_t, uint64_t, uint32_t, unsigned);
+  Status (*wait_value)(uint64_t, uint64_t, uint32_t, unsigned, uint32_t mask);
 } hip;
 
 std::string error_text(Status status) {
@@ -177,6 +180,15 @@ std::string load(GpuDriver& d) {
   symbols.need(d.event_record, "hipEventRecord");
   symbols.need(d.event_query, "hipEventQuery");
   symbols.want(d.stream_query, "hipStreamQuery");
+  if (symbols.want(hip.write_value, "hipStreamWriteValue32") &&
+      symbols.want(hip.wait_value, "hipStreamWaitValue32")) {
+    d.stream_write_value = [](uint64_t stream, uint64_t address, uint32_t value) {
+      return hip.write_value(stream, address, value, 0);
+    };
+    d.stream_wait_value = [](uint64_t stream, uint64_t address, uint32_t value) {
+      return hip.wait_value(stream, address, value, kWaitEqual, 0xffffffffu);
+    };
+  }
   symbols.need(d.malloc, "hipMalloc");
   symbols.need(d.free, "hipFree");
   symbols.need(d.memset, "hipMemset");
