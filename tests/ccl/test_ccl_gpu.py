@@ -117,7 +117,70 @@ def graphs(comm: Any) -> list[str]:
     return wrong
 
 
+def fused(comm: Any) -> list[str]:
+    """The bits of the single steps, and codes of the blocks."""
+    wrong = []
+    for dtype, rows, hidden in ((torch.bfloat16, 3, 8192), (torch.float16, 130, 1032), (torch.float32, 33, 4104)):
+        generator = torch.Generator().manual_seed(rows)
+        values = torch.randn(comm.size, rows, hidden, generator=generator).to(dtype)
+        residual, weight = (
+            torch.randn(rows, hidden, generator=generator).to(dtype),
+            torch.rand(hidden, generator=generator).to(dtype),
+        )
+        x, before, w, total = settled(comm, values[comm.rank], residual, weight, torch.empty(rows, hidden, dtype=dtype))
+        outs = settled(comm, *(torch.empty(rows, hidden, dtype=dtype) for _ in range(4)))
+        comm.all_reduce(x, out=total)
+        for i, name in enumerate(("one_shot", "two_shot")):
+            comm.all_reduce_rms_norm(x, before, w, algorithm=name, out=outs[2 * i], residual_out=outs[2 * i + 1])
+        comm.ctx.barrier()
+        kept = total.cpu() + residual
+        wanted = torch.nn.functional.rms_norm(kept.double(), (hidden,), weight.double(), 1e-6)
+        bound = wanted.abs() * (torch.finfo(dtype).eps / 2 + 16 * torch.finfo(torch.float32).eps) + 1e-7
+        for i, name in enumerate(("one_shot", "two_shot")):
+            normed, new = outs[2 * i].cpu(), outs[2 * i + 1].cpu()
+            if not same(new, kept) or not same(normed, outs[0].cpu()):
+                wrong.append(f"{name} {dtype}: other bits")
+            if ((normed.double() - wanted).abs() > bound).any():
+                wrong.append(f"{name} {dtype}: too far from fp64")
+    return wrong
+
+
+def wires(comm: Any) -> list[str]:
+    """A sum that every code holds exactly."""
+    wrong = []
+    for wire, limit in (("fp8", 448), ("int8", 127), ("int6", 31), ("int4", 7)):
+        x = torch.zeros(40_960)
+        x[::32], x[1::32], x[2::9] = limit, -limit, 3
+        there, out = settled(comm, x.bfloat16(), torch.zeros(40_960, dtype=torch.bfloat16))
+        comm.all_reduce(there, out=out, wire=wire)
+        comm.ctx.barrier()
+        if not torch.equal(out.cpu().float(), x * comm.size):
+            wrong.append(wire)
+    return wrong
+
+
+def copies(comm: Any) -> list[str]:
+    """No kernel: eager, and in a graph that is replayed with other contents."""
+    quiet, count = mori.ccl.Communicator(comm.ctx, blocks=4, zero_cu_bytes=1 << 18), 100_000
+    x, whole = settled(comm, torch.zeros(count), torch.zeros(comm.size * count))
+    x.fill_(comm.rank + 1)
+    quiet.all_gather(x, out=whole, zero_cu=True)
+    comm.ctx.barrier()
+    wrong = [] if whole.view(comm.size, count).mean(1).tolist() == [r + 1.0 for r in range(comm.size)] else ["eager"]
+    graph = torch.cuda.CUDAGraph()
+    with _one_at_a_time, torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        quiet.all_gather(x, out=whole, zero_cu=True)
+    comm.ctx.mesh.barrier()
+    for round_ in range(100):
+        x.fill_(round_ + comm.rank)
+        graph.replay()
+    comm.ctx.barrier()
+    if whole.view(comm.size, count).mean(1).tolist() != [99.0 + r for r in range(comm.size)]:
+        wrong.append("in a graph")
+    return wrong
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("work", [exact, moves, graphs])
+@pytest.mark.parametrize("work", [exact, moves, graphs, fused, wires, copies])
 def test_on_gpus(work: Any, mode: str) -> None:
     assert run_ranks(on_gpu, 2, mode == "process", work, mode=mode, timeout=170) == [[], []]
