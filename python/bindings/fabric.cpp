@@ -24,22 +24,23 @@ void bind_fabric(py::module_& module) {
   py::enum_<MoverKind>(module, "Mover")
       .value("auto", MoverKind::automatic)
       .value("shm", MoverKind::shm)
-      .value("tcp", MoverKind::tcp);
+      .value("tcp", MoverKind::tcp)
+      .value("verbs", MoverKind::verbs);
   py::class_<RankFabric, std::shared_ptr<RankFabric>>(module, "Fabric")
       .def(py::init([](std::shared_ptr<mori::core::SymmetricHeap> heap, std::vector<Path> paths,
                        Family family, uint32_t queues_per_peer, uint32_t depth, std::string nic,
-                       MoverKind mover, std::string address, int64_t timeout_ms) {
+                       MoverKind mover, std::string address, std::string device, int64_t timeout_ms) {
              return std::make_shared<RankFabric>(
                  std::move(heap),
                  FabricOptions{family, queues_per_peer, depth, std::move(nic), mover, std::move(address),
-                               std::chrono::milliseconds(timeout_ms)},
+                               std::move(device), std::chrono::milliseconds(timeout_ms)},
                  std::move(paths));
            }),
            py::arg("heap"), py::arg("paths"), py::kw_only(), py::arg("family"),
            py::arg("queues_per_peer") = FabricOptions{}.queues_per_peer,
            py::arg("depth") = FabricOptions{}.depth, py::arg("nic") = "",
            py::arg("mover") = MoverKind::automatic, py::arg("address") = FabricOptions{}.address,
-           py::arg("timeout_ms") = FabricOptions{}.timeout.count())
+           py::arg("device") = "", py::arg("timeout_ms") = FabricOptions{}.timeout.count())
       .def("offer", [](const RankFabric& f) { return py::bytes(f.offer()); })
       .def("connect", &RankFabric::connect, py::arg("offers"), release_gil())
       .def("follow_heap", &RankFabric::follow_heap, release_gil())

@@ -42,7 +42,8 @@ def connect(heap: Heap, settings: Config) -> Any:
     """Queues to all other ranks. Collective. Gives a _core.Fabric."""
     family = settings.ibgda_provider
     if family == "auto":
-        family = "none" if settings.ibgda_nic else "mlx5"  # none: the named NIC's
+        family = "ionic" if settings.ibgda_mover == "verbs" else "mlx5"  # verbs carries none of mlx5's masked atomics
+        family = "none" if settings.ibgda_nic else family  # none: the named NIC's
     ways = [_core.Path.direct if peer == heap.rank else _core.Path.queue for peer in range(heap.world_size)]
     fabric = _core.Fabric(
         heap.core,
@@ -50,6 +51,7 @@ def connect(heap: Heap, settings: Config) -> Any:
         family=getattr(_core.NicFamily, family),
         queues_per_peer=settings.ibgda_queues,
         nic=settings.ibgda_nic,
+        device=settings.rdma_devices.partition(",")[0].strip(),
         mover=getattr(_core.Mover, settings.ibgda_mover),
         timeout_ms=round(heap.timeout * 500) if heap.timeout else _SILENT_MS,
     )

@@ -187,9 +187,9 @@ class Config:
     ibgda_mover: str = _variable(
         "MORI_IBGDA_MOVER",
         "auto",
-        _one_of("auto", "shm", "tcp"),
-        "auto | shm | tcp",
-        "How a software NIC reaches a peer: load and store, or TCP to its NIC; auto: by whether its memory is mapped.",
+        _one_of("auto", "shm", "tcp", "verbs"),
+        "auto | shm | tcp | verbs",
+        "How a software NIC reaches a peer: load and store, TCP, or an RDMA NIC; auto: shm if mapped, or tcp.",
     )
     ibgda_queues: int = _variable(
         "MORI_IBGDA_QUEUES",
@@ -203,7 +203,7 @@ class Config:
         "",
         str,
         "names, separated by commas",
-        "NICs that transfer engines choose from; empty means all.",
+        "NICs that transfer engines choose from, empty means all; the mover `verbs` takes the first.",
     )
 
 

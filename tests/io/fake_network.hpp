@@ -63,7 +63,9 @@ struct FakeWr {
   std::vector<Piece> pieces;
   std::string data;  ///< inline
   Time due;
+  uint64_t compare_add = 0, swap = 0;
 };
+inline bool is_atomic(int opcode) { return opcode == kFetchAdd || opcode == kCompareSwap; }
 
 struct FakeQp {
   Qp qp{};
@@ -184,11 +186,22 @@ struct World {
         target->attr.dest_qp_num != q.qp.qp_num || target->attr.rq_psn != q.attr.sq_psn) {
       return kWcRetryExc;
     }
-    const int need = wr.opcode == kWrite ? kRemoteWrite : kRemoteRead;
+    const int need = is_atomic(wr.opcode) ? kRemoteAtomic : wr.opcode == kWrite ? kRemoteWrite : kRemoteRead;
     uint64_t bytes = wr.data.size();
     for (const Piece& p : wr.pieces) bytes += p.bytes;
     char* there = reach(wr.rkey, wr.remote, bytes, need, target->qp.pd);
     if (there == nullptr || (target->attr.qp_access_flags & unsigned(need)) == 0) return kWcRemAccess;
+    if (is_atomic(wr.opcode)) {
+      char* here = reach(wr.pieces[0].lkey, wr.pieces[0].addr, bytes, kLocalWrite, q.qp.pd);
+      if (here == nullptr) return kWcLocProt;
+      if (bytes != 8 || wr.remote % 8 != 0) return kWcRemInvReq;
+      uint64_t old, next;
+      std::memcpy(&old, there, 8);
+      next = wr.opcode == kFetchAdd ? old + wr.compare_add : old == wr.compare_add ? wr.swap : old;
+      std::memcpy(there, &next, 8);
+      std::memcpy(here, &old, 8);
+      return kWcSuccess;
+    }
     if (!wr.data.empty()) std::memcpy(there, wr.data.data(), wr.data.size());
     for (const Piece& p : wr.pieces) {
       char* here = reach(p.lkey, p.addr, p.bytes, wr.opcode == kRead ? kLocalWrite : 0, q.qp.pd);

@@ -60,15 +60,18 @@ int fake_post(Qp* qp, SendWr* wr, SendWr** bad) {
       return EINVAL;
     }
     q.busy_until = std::max(q.busy_until, steady_clock::now()) + std::chrono::microseconds(w.latency_us);
+    const bool atomic = is_atomic(wr->opcode);
     FakeWr f{wr->wr_id,
              q.posted++,
              wr->rdma.remote_addr,
-             wr->rdma.rkey,
+             atomic ? wr->atomic.rkey : wr->rdma.rkey,
              wr->opcode,
              (wr->send_flags & kSignaled) != 0,
              {},
              {},
-             q.busy_until};
+             q.busy_until,
+             atomic ? wr->atomic.compare_add : 0,
+             atomic ? wr->atomic.swap : 0};
     w.gathers += wr->num_sge > 1;
     for (int i = 0; i < wr->num_sge; ++i) {
       const Sge& s = wr->sg_list[i];
@@ -196,7 +199,7 @@ static Mr* add_mr(Pd* pd, uint64_t iova, char* memory, size_t bytes, int access,
 }
 API Mr* ibv_reg_mr(Pd* pd, void* address, size_t bytes, int access) {
   Guard guard(world().mutex);
-  if ((access & ~7) != 0) world().violate("an access flag beyond local write, remote write, remote read");
+  if ((access & ~15) != 0) world().violate("an access flag beyond local write, remote write, read, atomic");
   if (reinterpret_cast<uintptr_t>(address) < 4096 || bytes == 0) {  // "GPU memory" without peer memory
     errno = EFAULT;
     return nullptr;

@@ -74,6 +74,7 @@ NUMBERS = {
     "kRead": "IBV_WR_RDMA_READ",
     "kCompareSwap": "IBV_WR_ATOMIC_CMP_AND_SWP",
     "kFetchAdd": "IBV_WR_ATOMIC_FETCH_AND_ADD",
+    "kFence": "IBV_SEND_FENCE",
     "kSignaled": "IBV_SEND_SIGNALED",
     "kInline": "IBV_SEND_INLINE",
     "kLocalWrite": "IBV_ACCESS_LOCAL_WRITE",
@@ -132,6 +133,8 @@ def comparison(numbers: dict[str, str]) -> str:
             )
     for field in ("remote_addr", "rkey"):
         lines.append(f"static_assert(offsetof(v::SendWr, rdma.{field}) == offsetof(ibv_send_wr, wr.rdma.{field}));")
+    for field in ("remote_addr", "compare_add", "swap", "rkey"):
+        lines.append(f"static_assert(offsetof(v::SendWr, atomic.{field}) == offsetof(ibv_send_wr, wr.atomic.{field}));")
     lines += [f'static_assert(long(v::{ours}) == long({theirs}), "{ours}");' for ours, theirs in numbers.items()]
     return "\n".join(lines) + "\n"
 

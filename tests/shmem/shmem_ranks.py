@@ -79,8 +79,8 @@ class Ranks:
             self.fill(rank, POISON)
 
     def _queues(self, transport: str, queues: int, depth: int) -> list[Any]:
-        family = "mlx5" if transport == "tcp" else transport
-        mover = _core.Mover.tcp if transport == "tcp" else _core.Mover.shm
+        family = {"tcp": "mlx5", "verbs": "ionic"}.get(transport, transport)
+        mover = getattr(_core.Mover, transport if transport in ("tcp", "verbs") else "shm")
         fabrics = []
         for rank, heap in enumerate(self.heaps):
             paths = [_core.Path.direct if pe == rank else _core.Path.queue for pe in range(self.size)]
@@ -91,6 +91,7 @@ class Ranks:
                 queues_per_peer=queues,
                 depth=depth,
                 mover=mover,
+                device=f"fake{rank}",  # verbs: of the pretended network (tests/ibgda/verbs_ranks.py)
                 timeout_ms=int(self.timeout_s * 500),
             )
             fabric.add_region(self.source[rank], self.room)

@@ -89,7 +89,8 @@ std::unique_ptr<QueueMaker> RankFabric::make_nic() const {
                            .rank = heap_->rank(),
                            .movers = {},
                            .address = options_.address,
-                           .timeout = options_.timeout};
+                           .timeout = options_.timeout,
+                           .device = options_.device};
   for (uint32_t pe = 0; pe < slots(); ++pe) {
     const bool chosen = !has_queues(pe) || options_.mover != MoverKind::automatic;
     const MoverKind fit = heap_->address(pe, 0) != 0 ? MoverKind::shm : MoverKind::tcp;

@@ -30,7 +30,8 @@ struct FabricOptions {
   std::string nic;        ///< an RDMA device; empty: a software NIC, a thread of this process
   MoverKind mover = MoverKind::automatic;  ///< of the software NIC; automatic: by where the peer's memory is
   std::string address = "127.0.0.1";       ///< tcp: numeric, where the NIC listens and what peers dial
-  std::chrono::milliseconds timeout{15'000};  ///< tcp: of a peer that gives no sign of life
+  std::string device;  ///< verbs: the RDMA device that the software NIC drives; empty: the first
+  std::chrono::milliseconds timeout{15'000};  ///< of a peer that gives no sign of life
 };
 
 class RankFabric {
@@ -50,7 +51,7 @@ class RankFabric {
   /// The heap has grown on all ranks: the NIC may touch as much of each window as is mapped, and no more.
   void follow_heap();
   /// Whether the heap must stay as long as it was: a NIC of hardware has it registered.
-  bool fixed() const { return nic_->kind() == NicKind::hardware; }
+  bool fixed() const { return nic_->fixed(); }
   /// Stops the NIC behind what is posted; what comes afterwards is never done. Idempotent.
   void stop();
 

@@ -30,6 +30,8 @@ class QueueMaker {
  public:
   virtual ~QueueMaker() = default;
   virtual NicKind kind() const = 0;
+  /// Whether regions keep the length that they were registered with.
+  virtual bool fixed() const = 0;
 
   /// `of_device`: memory of the device that kernels run on, else the host's.
   virtual RegionKeys add_region(uint64_t begin, uint64_t bytes, bool of_device) = 0;
@@ -52,16 +54,17 @@ class QueueMaker {
   virtual std::string trouble(uint32_t) const { return {}; }
 };
 
-/// How the software NIC reaches a peer: by load and store into its memory, mapped here, or through the peer's
-/// own NIC over TCP.
-enum class MoverKind : uint32_t { automatic = 0, shm = 1, tcp = 2 };
+/// How the software NIC reaches a peer: by load and store into its memory, mapped here; through the peer's
+/// own NIC over TCP; or by a NIC of hardware, which it drives by verbs.
+enum class MoverKind : uint32_t { automatic = 0, shm = 1, tcp = 2, verbs = 3 };
 
 struct SoftwareOptions {
   Family family = Family::mlx5;
   uint32_t rank = 0;
-  std::vector<MoverKind> movers;      ///< by rank: shm, tcp, or automatic for no queues
+  std::vector<MoverKind> movers;      ///< by rank; automatic for no queues
   std::string address;                ///< tcp: numeric, where to listen and what peers dial
-  std::chrono::milliseconds timeout;  ///< tcp: of a peer that gives no sign of life
+  std::chrono::milliseconds timeout;  ///< of a peer that gives no sign of life
+  std::string device;                 ///< verbs: its name; empty: the first
 };
 std::unique_ptr<QueueMaker> make_software(std::shared_ptr<core::Device> device,
                                           const SoftwareOptions& options);

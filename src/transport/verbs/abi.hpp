@@ -34,7 +34,7 @@ enum GidType : uint32_t { kGidIb = 0, kGidRoceV1 = 1, kGidRoceV2 = 2 };
 enum QpState : int { kReset = 0, kInit, kReadyToReceive, kReadyToSend, kSqDrain, kSqError, kError };
 enum QpType : int { kReliableConnected = 2 };
 enum Opcode : int { kWrite = 0, kRead = 4, kCompareSwap = 5, kFetchAdd = 6 };
-enum SendFlags : unsigned { kSignaled = 1 << 1, kInline = 1 << 3 };
+enum SendFlags : unsigned { kFence = 1 << 0, kSignaled = 1 << 1, kInline = 1 << 3 };
 enum AccessFlags : int {
   kLocalWrite = 1,
   kRemoteWrite = 1 << 1,
@@ -298,11 +298,18 @@ struct SendWr {
   int opcode;
   unsigned send_flags;
   uint32_t imm_data;
-  struct {
-    uint64_t remote_addr;
-    uint32_t rkey;
-    uint64_t reserved[2];  ///< of atomics
-  } rdma;
+  union {
+    struct {
+      uint64_t remote_addr;
+      uint32_t rkey;
+    } rdma;
+    struct {
+      uint64_t remote_addr;
+      uint64_t compare_add;
+      uint64_t swap;
+      uint32_t rkey;
+    } atomic;
+  };
   uint64_t reserved[7];  ///< XRC, memory windows, segmentation offload
 };
 

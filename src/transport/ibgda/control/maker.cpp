@@ -19,6 +19,7 @@ class HardwareMaker final : public QueueMaker {
   }
 
   NicKind kind() const override { return NicKind::hardware; }
+  bool fixed() const override { return true; }
   RegionKeys add_region(uint64_t begin, uint64_t bytes, bool of_device) override {
     return nic_.add_region(begin, bytes, of_device && on_gpu_);
   }
