@@ -43,7 +43,21 @@ void bind_context(py::module_& module) {
       .def("resident_blocks", &core::Context::resident_blocks, py::arg("function"), py::arg("warps"),
            py::arg("shared_bytes"))
       .def("error", &core::Context::error)
+      .def("is_clean", &core::Context::is_clean)
       .def("clear_refusal", &core::Context::clear_refusal)
       .def("clear_failure", &core::Context::clear_failure)
       .def("leave_waits", &core::Context::leave_waits, py::arg("lost_peer"));
+
+  py::class_<core::PreparedLaunch>(module, "PreparedLaunch")
+      .def(py::init([](std::shared_ptr<core::Context> context, const core::Function& function,
+                       const core::LaunchShape& shape, const py::bytes& args, size_t place) {
+             return core::PreparedLaunch(std::move(context), function, shape, args, place);
+           }),
+           py::arg("context"), py::arg("function"), py::arg("shape"), py::arg("args"), py::arg("place"),
+           py::keep_alive<1, 3>())
+      .def("run", [](const core::PreparedLaunch& launch, uint64_t stream, uint64_t a, uint64_t b, uint64_t c,
+                     uint64_t d) {
+        const py::gil_scoped_release released;
+        return launch.run(stream, {a, b, c, d});
+      });
 }

@@ -221,9 +221,9 @@ class Context:
         a failed wait it does not."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)
-        word = self.core.error()
-        if word.state == 0 and word.lost_peer < 0:
+        if self.core.is_clean():
             return
+        word = self.core.error()
         if word.state == 2 and word.refusal != "none":
             self.core.clear_refusal()
             raise _refused(word)
@@ -237,6 +237,8 @@ class Context:
         so that all ranks hear of them at the same call."""
         if self._closed:
             raise ConfigError("the context is closed")
+        if self._failure is None and self.core.is_clean():
+            return
         word = self.core.error()
         if self._failure is not None or word.lost_peer >= 0 or (word.state == 2 and word.refusal == "none"):
             self.check()

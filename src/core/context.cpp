@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "src/core/errors.hpp"
+
 namespace mori::core {
 namespace {
 
@@ -124,6 +126,11 @@ ErrorWord Context::error() const {
   return copy;
 }
 
+bool Context::is_clean() const {
+  const ErrorWord* e = word(error_memory_);
+  return (__atomic_load_n(&e->state, __ATOMIC_ACQUIRE) | __atomic_load_n(&e->abort, __ATOMIC_ACQUIRE)) == 0;
+}
+
 void Context::clear_refusal() {
   ErrorWord* e = word(error_memory_);
   if (error().state == 2 && e->refusal != 0) __atomic_store_n(&e->state, uint64_t(0), __ATOMIC_RELEASE);
@@ -153,6 +160,29 @@ void Context::leave_waits(uint32_t lost_peer) {
   uint64_t none = 0;
   __atomic_compare_exchange_n(&word(error_memory_)->abort, &none, uint64_t(lost_peer) + 1, false,
                               __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+PreparedLaunch::PreparedLaunch(std::shared_ptr<Context> context, const Function& function,
+                               const LaunchShape& shape, std::string args, size_t place)
+    : context_(std::move(context)),
+      function_(&function),
+      shape_(shape),
+      args_(std::move(args)),
+      place_(place) {
+  if (args_.size() != function.args_bytes || args_.size() > kMostBytes)
+    throw ConfigError("kernel " + function.name + " takes " + std::to_string(function.args_bytes) +
+                      " bytes of arguments, got " + std::to_string(args_.size()) + "; most are " +
+                      std::to_string(kMostBytes));
+  if (place_ + kWords * sizeof(uint64_t) > args_.size())
+    throw ConfigError("place=" + std::to_string(place_) + " is beyond the arguments of " + function.name);
+}
+
+bool PreparedLaunch::run(uint64_t stream, const std::array<uint64_t, kWords>& words) const {
+  alignas(16) char args[kMostBytes];
+  std::memcpy(args, args_.data(), args_.size());
+  std::memcpy(args + place_, words.data(), sizeof words);
+  context_->device().launch(*function_, shape_, stream, args);
+  return context_->is_clean();
 }
 
 }  // namespace mori::core

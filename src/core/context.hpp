@@ -5,6 +5,7 @@
 // word in which kernels report. Products keep a shared_ptr; the control plane (python/mori/context.py)
 // makes it from a heap and decides what a failure means.
 #pragma once
+#include <array>
 #include <memory>
 #include <string>
 
@@ -49,6 +50,8 @@ class Context {
   ErrorWord error() const;
   /// What a kernel would record, by the host; the first failure wins. Callable from any thread.
   void record(Wait wait, Refusal refusal, uint64_t peer, uint64_t expected, uint64_t seen);
+  /// Whether they recorded nothing, and no peer is lost.
+  bool is_clean() const;
   /// Forgets a refusal (not a failed wait: after one, ranks may disagree about epochs).
   void clear_refusal();
   /// Forgets a failed wait and a lost peer too. No kernel of this rank may run, and whatever the failed call
@@ -64,6 +67,25 @@ class Context {
   std::shared_ptr<void> queues_;
   uint32_t ranks_on_device_;
   uint64_t timeout_ns_ = 0;
+};
+
+/// A launch that is made again and again, with other words at one place of its arguments.
+class PreparedLaunch {
+ public:
+  static constexpr size_t kWords = 4, kMostBytes = 1024;  // of arguments
+
+  /// Throws ConfigError unless `args` are the function's, and the words lie within.
+  PreparedLaunch(std::shared_ptr<Context> context, const Function& function, const LaunchShape& shape,
+                 std::string args, size_t place);
+  /// Whether the context is clean afterwards.
+  bool run(uint64_t stream, const std::array<uint64_t, kWords>& words) const;
+
+ private:
+  std::shared_ptr<Context> context_;
+  const Function* function_;
+  LaunchShape shape_;
+  std::string args_;
+  size_t place_;
 };
 
 }  // namespace mori::core

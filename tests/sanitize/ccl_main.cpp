@@ -3,7 +3,8 @@
 //
 // Collectives on ranks as threads, one after the other with nothing between: what a meeting publishes, and
 // what makes a buffer free again, is written and read with plain accesses, so a sanitizer sees every ordering
-// that is missing.
+// that is missing. Operands are in memory of a rank's own, in its heap, where peers read them in place, or so
+// on every other rank.
 #include <string>
 #include <vector>
 
@@ -44,10 +45,12 @@ int main(int argc, char** argv) {
   };
   CclArgs common{};
   common.signals = place(o.blocks * n * 8);
-  common.digests = place(o.blocks * 2 * n * 8);
+  common.told = place(o.blocks * 2 * 3 * n * 8);
   common.counters = place(o.blocks * 2 * 8);
   common.staging = place(o.blocks * 3 * chunk);
   common.packets = place(o.blocks * 2 * n * words * 8);
+  const uint64_t operand_bytes = kCount * n * sizeof(int32_t);
+  const uint64_t source_place = place(operand_bytes), dest_place = place(operand_bytes);
   common.chunk_bytes = chunk;
   common.packet_words = words;
   common.members = o.ranks;
@@ -55,16 +58,25 @@ int main(int argc, char** argv) {
   Ranks ranks(o, at);
   return ranks.run([&](Rank& rank) {
     const core::LaunchShape shape{o.blocks, o.warps, 16};
-    std::vector<int32_t> source(kCount * n), dest(kCount * n);
+    std::vector<int32_t> own_source(kCount * n), own_dest(kCount * n);
+    int32_t* heap_source = reinterpret_cast<int32_t*>(rank.heap() + source_place);
+    int32_t* heap_dest = reinterpret_cast<int32_t*>(rank.heap() + dest_place);
     for (uint32_t round = 0; round < 2 * o.rounds; ++round) {
       for (const Call& call : kCalls) {
+        const uint32_t where = (round + (&call - kCalls)) % 3;  // own memory, heap, heap of odd ranks
+        const bool in_place =
+            call.algorithm != CclAlgorithm::ll && (where == 1 || (where == 2 && rank.index() % 2 == 1));
+        int32_t* source = in_place ? heap_source : own_source.data();
+        int32_t* dest = in_place ? heap_dest : own_dest.data();
         const auto sent = [&](uint64_t r, uint64_t i) { return int32_t(1000 * r + i + round); };
-        for (uint64_t i = 0; i < source.size(); ++i) source[i] = sent(rank.index(), i);
+        for (uint64_t i = 0; i < kCount * n; ++i) source[i] = sent(rank.index(), i);
         CclArgs args = common;
         args.world = rank.world();
         args.index = rank.index();
-        args.source = reinterpret_cast<uint64_t>(source.data());
-        args.dest = reinterpret_cast<uint64_t>(dest.data());
+        args.source = reinterpret_cast<uint64_t>(source);
+        args.dest = reinterpret_cast<uint64_t>(dest);
+        args.source_home = in_place ? 1 + source_place : 0;
+        args.dest_home = in_place && call.algorithm == CclAlgorithm::two_shot ? 1 + dest_place : 0;
         args.op = call.op;
         args.algorithm = call.algorithm;
         args.digest = 1 + uint64_t(call.op);

@@ -50,8 +50,9 @@ MUTANTS = {
         "    group.sync();  // all lanes have read it, and their writes come before the signals\n",
         "",
     ),
-    "left-before-all-lanes-waited": (MEMBER, "return group.all(came);", "return came;"),
+    "left-before-all-lanes-waited": (MEMBER, "    came = group.all(came);\n", ""),
     "one-buffer-only": (MEMBER, "(block_id() * 3 + (turn & 1))", "(block_id() * 3)"),
+    "source-free-while-peers-read": (MEMBER, "static_cast<void>(meet(false));", ";"),
     "two-shot-meets-once": ("src/ops/ccl/ccl_reduce.hpp", "if (!m.meet(false)) return false;", ""),
 }
 

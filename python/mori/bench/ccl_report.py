@@ -7,12 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .ccl_rank import SYMMETRIC
 from .io_report import size_text
 from .report import Report, Row
 
 __all__ = ["ccl_table", "draw"]
 
-_COLOURS = {"mori": "#1f6f8b", "gloo": "#c97b2a", "mpi": "#7ba05b"}
+_COLOURS = {"mori": "#1f6f8b", SYMMETRIC: "#5fb0c9", "gloo": "#c97b2a", "mpi": "#7ba05b"}
 
 
 def ccl_table(report: Report) -> Any:
@@ -24,7 +25,7 @@ def ccl_table(report: Report) -> Any:
     out = Table(
         title=f"ccl: {meta.ranks} ranks, {report.rows[0].dtype}, {meta.device}, {meta.mode}",
         caption="us: of the slowest rank; steady: a call's share of many in a row. alg, bus: GB/s as nccl-tests has "
-        f"them. limit: {meta.limit}. All results were checked.",
+        f"them. limit: {meta.limit}. mori sym: operands in symmetric memory. All results were checked.",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
     )
@@ -52,7 +53,7 @@ def ccl_table(report: Report) -> Any:
         out.add_row(
             op, size_text(row.bytes or 0), impl, _us(row.median_us), _us(row.p90_us),
             _us(steady[_key(row)]) if _key(row) in steady else "", f"{row.algo_gbps:.2f}", f"{row.wire_gbps:.2f}",
-            _us(row.limit_us or 0), style="bold" if row.impl == "mori" else None,
+            _us(row.limit_us or 0), style="bold" if row.impl.startswith("mori") else None,
         )  # fmt: skip
     return out
 

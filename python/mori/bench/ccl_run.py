@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .ccl_rank import LIMIT, CclResult, run_rank
+from .ccl_rank import LIMIT, SYMMETRIC, CclResult, run_rank
 from .ccl_settings import OPS, CclSettings
 from .machine import commit, machine, version
 from .peers import mpi_peer
@@ -53,7 +53,7 @@ def assemble(
         for window in ("single", "steady"):
             times = {
                 name: slowest_us([result.spans[name, index, window] for result in results])
-                for name in ("mori", "gloo", LIMIT)
+                for name in ("mori", SYMMETRIC, "gloo", LIMIT)
                 if (name, index, window) in results[0].spans
             }
             if mpi and f"{index} {window}" in mpi[0]:
@@ -66,7 +66,7 @@ def assemble(
                 row = build_row(
                     summarise(us), Traffic(case.bytes, bus), gbps(bus, limit_us),
                     impl=name, op=case.op, ranks=settings.ranks, dtype=settings.dtype, bytes=case.bytes, window=window,
-                    layout=case.algorithm if name == "mori" and case.op == "all_reduce" else None,
+                    layout=case.algorithm if name in ("mori", SYMMETRIC) and case.op == "all_reduce" else None,
                     samples=len(us), verified=True,
                 )  # fmt: skip
                 row.limit_us = float(f"{limit_us:.4g}")

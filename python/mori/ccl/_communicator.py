@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mori._same import check_same
 from mori.ccl import _fused, _ops
 from mori.ccl._kinds import Algorithm, Op, algorithm, check_wire, element_types, reduction
-from mori.ccl._launch import MOST_MEMBERS, Call, Launcher, Sizes
+from mori.ccl._launch import MOST_MEMBERS, Aliases, Call, Launcher, Prepared, Sizes
 from mori.ccl._zero_cu import ZeroCu
 from mori.errors import ConfigError
 
@@ -26,6 +26,9 @@ __all__ = ["Communicator"]
 #: symmetric memory, and the largest messages in bytes that go by packets and in one shot, by device kind
 _CPU_SIZES, _GPU_SIZES = Sizes(4, 1 << 20, 1 << 10), Sizes(32, 1 << 18, 1 << 10)
 _CPU_LIMITS, _GPU_LIMITS = (0, 1 << 12), (1 << 16, 1 << 18)
+#: from how many bytes on symmetric operands are read in place: below, a second meeting costs more than a copy
+_CPU_IN_PLACE, _GPU_IN_PLACE = 1 << 14, 1 << 16
+_MOST_KNOWN = 4096  # kinds of calls
 _WIRE_PART_BYTES = 256  # 128 elements of 2 bytes: mori::ccl::kPartElements
 
 
@@ -78,6 +81,9 @@ class Communicator:
         self._zero_cu = ZeroCu(ctx, members, zero_cu_bytes) if zero_cu_bytes else None
         self._device, self._tensor_type, self._element_types = ctx.device, torch.Tensor, element_types()
         self._limits = _CPU_LIMITS if ctx.synchronous else _GPU_LIMITS
+        self._in_place = _CPU_IN_PLACE if ctx.synchronous else _GPU_IN_PLACE
+        self._known: dict[tuple[Any, ...], Prepared] = {}
+        self._synchronous = ctx.synchronous
 
     @functools.cached_property
     def number(self) -> int:
@@ -100,12 +106,10 @@ class Communicator:
         `wire`: "fp8" (e4m3fn), "int8", "int6" or "int4" sends codes with an fp32 scale for every 128 elements (int6 and
         int4: 64) in place of bf16 or fp16: fewer bytes, and an error that docs/ccl_guide.md states. Sums and averages
         only."""
-        self._check_sum("x", x)
+        self._check("x", x)
         out = self._result(x, out, x.shape)
-        if wire is not None:
-            return self._narrow_sum(x, out, op, algorithm, wire)
-        chosen = self._choose(algorithm, x)
-        self._sum(Op.all_reduce, op, x, out, x.numel(), chosen)
+        key = "all_reduce", x.dtype, x.numel(), op, algorithm, wire
+        self._run(self._known.get(key) or self._prepare_all_reduce(key, x, op, algorithm, wire), x, out)
         return out
 
     def all_reduce_rms_norm(
@@ -137,14 +141,14 @@ class Communicator:
         self._check_sum("x", x)
         self._check_root(root)
         result = self._result(x, out, x.shape) if self.rank == root else None
-        self._sum(Op.reduce, op, x, x if result is None else result, x.numel(), Algorithm.one_shot, root)
+        self._sum(Op.reduce, op, x, x if result is None else result, x.numel(), root)
         return result
 
     def reduce_scatter(self, x: torch.Tensor, *, op: str = "sum", out: torch.Tensor | None = None) -> torch.Tensor:
         """The part of this member of the sum: `x` is [size * n, ...], the result [n, ...]; `out` may be that part."""
         self._check_sum("x", x)
         out = self._result(x, out, self._part("x", x))
-        self._sum(Op.reduce_scatter, op, x, out, out.numel(), Algorithm.one_shot)
+        self._sum(Op.reduce_scatter, op, x, out, out.numel())
         return out
 
     def all_gather(self, x: torch.Tensor, *, out: torch.Tensor | None = None, zero_cu: bool = False) -> torch.Tensor:
@@ -215,27 +219,96 @@ class Communicator:
         if x.numel() and out.data_ptr() < _end(x) and x.data_ptr() < _end(out):
             raise ConfigError("out overlaps x; with splits they must be apart")
         call = Call(Op.all_to_all, nbytes=max(_bytes(x), _bytes(out)), split=True)
-        self._launcher.start(call, x.data_ptr(), out.data_ptr(), splits.data_ptr())
+        self._launcher.start_with_splits(call, x.data_ptr(), out.data_ptr(), splits.data_ptr())
         return out
 
     def barrier(self) -> None:
         """Returns (on a GPU: lets the stream go on) when all members have called it."""
         self._check_member()
-        self._launcher.start(Call(Op.barrier))
+        prepared = self._known.get(("barrier",)) or self._learn(("barrier",), Call(Op.barrier))
+        self._start(prepared, 0, 0)
 
     def __repr__(self) -> str:
         return f"<mori.ccl.Communicator member {self.rank} of {self.size} on {self.ctx.device}>"
 
-    def _narrow_sum(self, x: torch.Tensor, out: torch.Tensor, op: str, algorithm: str, wire: str) -> torch.Tensor:
-        check_wire(wire, x.dtype, op, algorithm)
-        least = _WIRE_PART_BYTES * self.size
-        if self._launcher.sizes.chunk_bytes < least:
-            raise ConfigError(
-                f"wire={wire!r} needs chunk_bytes of {least}; there are {self._launcher.sizes.chunk_bytes}"
-            )
-        call = Call(Op.all_reduce, x.numel(), _bytes(x), x.dtype, reduction(op), Algorithm.two_shot, wire=wire)
-        self._launcher.start(call, x.data_ptr(), out.data_ptr())
-        return out
+    # Launching.
+
+    def _run(self, prepared: Prepared, x: torch.Tensor, out: torch.Tensor) -> None:
+        self._start(prepared, x.data_ptr(), out.data_ptr())
+
+    def _start(self, prepared: Prepared, source: int, dest: int) -> None:
+        stream = 0 if self._synchronous else self.ctx.stream()
+        if not prepared.run(stream, source, dest) and self._synchronous:
+            self.ctx.check()
+
+    def _learn(self, key: tuple[Any, ...], call: Call, aliases: Aliases | None = None) -> Prepared:
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        in_place = aliases is not None and call.nbytes >= self._in_place and self.size > 1
+        self._known[key] = prepared = self._launcher.prepare(call, aliases if in_place else None)
+        return prepared
+
+    def _prepare_all_reduce(
+        self, key: tuple[Any, ...], x: torch.Tensor, op: str, algorithm: str, wire: str | None
+    ) -> Prepared:
+        self._check_sum("x", x)
+        nbytes = _bytes(x)
+        if wire is not None:
+            check_wire(wire, x.dtype, op, algorithm)
+            least = _WIRE_PART_BYTES * self.size
+            if self._chunk_bytes < least:
+                raise ConfigError(f"wire={wire!r} needs chunk_bytes of {least}; there are {self._chunk_bytes}")
+            two_shot = Call(Op.all_reduce, x.numel(), nbytes, x.dtype, reduction(op), Algorithm.two_shot, wire=wire)
+            return self._learn(key, two_shot)
+        chosen = self._choose(algorithm, x)
+        call = Call(Op.all_reduce, x.numel(), nbytes, x.dtype, reduction(op), chosen)
+        if chosen is Algorithm.ll:
+            return self._learn(key, call)
+        halves = chosen is Algorithm.two_shot
+        return self._learn(key, call, Aliases(nbytes, nbytes, own=0 if halves else None, shares_dest=halves))
+
+    def _sum(self, op: Op, how: str, x: torch.Tensor, out: torch.Tensor, count: int, root: int = 0) -> None:
+        """reduce, reduce_scatter."""
+        key = op.name, x.dtype, count, how, root
+        prepared = self._known.get(key)
+        if prepared is None:
+            call = Call(op, count, _bytes(x), x.dtype, reduction(how), Algorithm.one_shot, root)
+            part = count * x.element_size()
+            if op is Op.reduce:
+                aliases = Aliases(part, part, puts=self.rank != root, writes=self.rank == root)
+            else:
+                aliases = Aliases(part * self.size, part, own=self.rank * part)
+            prepared = self._learn(key, call, aliases)
+        self._run(prepared, x, out)
+
+    def _move(
+        self,
+        op: Op,
+        x: torch.Tensor,
+        out: torch.Tensor,
+        part: torch.Tensor,
+        root: int = 0,
+        parts: int = 1,
+        zero_cu: bool = False,
+    ) -> None:
+        count = _bytes(part) // parts
+        if zero_cu:
+            if self._zero_cu is None:
+                raise ConfigError("zero_cu=True needs staging: make the communicator with zero_cu_bytes")
+            return self._zero_cu.run(op, x.data_ptr(), out.data_ptr(), count, root)
+        key = op.name, count, root
+        prepared = self._known.get(key)
+        if prepared is None:
+            whole, mine, is_root = count * self.size, count * self.rank, self.rank == root
+            aliases = {
+                Op.all_gather: Aliases(count, whole, own=-mine),
+                Op.all_to_all: Aliases(whole, whole),
+                Op.broadcast: Aliases(count, count, puts=is_root, own=0),
+                Op.scatter: Aliases(whole if is_root else count, count, puts=is_root, own=mine),
+                Op.gather: Aliases(count, whole if is_root else count, puts=not is_root, writes=is_root),
+            }[op]
+            prepared = self._learn(key, Call(op, count, whole, root=root), aliases)
+        self._run(prepared, x, out)
 
     # Choosing.
 
@@ -262,32 +335,6 @@ class Communicator:
         if nbytes <= packets and x.element_size() <= 4:
             return Algorithm.ll
         return Algorithm.one_shot if nbytes <= one_shot or self.size == 1 else Algorithm.two_shot
-
-    # Launching.
-
-    def _sum(
-        self, op: Op, how: str, x: torch.Tensor, out: torch.Tensor, count: int, chosen: Algorithm, root: int = 0
-    ) -> None:
-        call = Call(op, count, _bytes(x), x.dtype, reduction(how), chosen, root)
-        self._launcher.start(call, x.data_ptr(), out.data_ptr())
-
-    def _move(
-        self,
-        op: Op,
-        x: torch.Tensor,
-        out: torch.Tensor,
-        part: torch.Tensor,
-        root: int = 0,
-        parts: int = 1,
-        zero_cu: bool = False,
-    ) -> None:
-        count = _bytes(part) // parts
-        if not zero_cu:
-            self._launcher.start(Call(op, count, count * self.size, root=root), x.data_ptr(), out.data_ptr())
-        elif self._zero_cu is None:
-            raise ConfigError("zero_cu=True needs staging: make the communicator with zero_cu_bytes")
-        else:
-            self._zero_cu.run(op, x.data_ptr(), out.data_ptr(), count, root)
 
     # Checking.
 

@@ -32,13 +32,15 @@ inline constexpr uint32_t kCclMembers = 64;
 struct CclArgs {
   World world;
   uint64_t signals;      ///< uint64_t[blocks][members], zero when made: meetings that member has entered
-  uint64_t digests;      ///< uint64_t[blocks][2][members]: of its call, by the parity of the meeting
+  uint64_t told;         ///< uint64_t[blocks][2][3][members], by the parity of the meeting: of its call the
+                         ///< digest, source_home, dest_home
   uint64_t counters;     ///< uint64_t[blocks][2], zero when made, mine alone: steps, packet tags
   uint64_t staging;      ///< [blocks][3][chunk_bytes]: in, in, out
   uint64_t packets;      ///< uint64_t[blocks][2][members][packet_words], zero when made
   uint64_t chunk_bytes;  ///< multiple of 16 * members
   uint64_t packet_words;
   uint64_t source, dest;  ///< any memory of the device
+  uint64_t source_home, dest_home;  ///< 1 + offset in the heap, where peers may read them in place; 0: not
   uint64_t count;         ///< elements of one part; bytes in ccl_move
   uint64_t splits;  ///< all_to_all: uint64_t[4][members]: offsets and bytes of what I send, then of what I
                     ///< get; 0: parts of `count`
@@ -51,6 +53,6 @@ struct CclArgs {
   uint32_t members;            ///< 1..kCclMembers
   uint8_t ranks[kCclMembers];  ///< of the members
 };
-static_assert(sizeof(CclArgs) == 40 + 12 * 8 + 6 * 4 + 64, "layout");
+static_assert(sizeof(CclArgs) == 40 + 14 * 8 + 6 * 4 + 64, "layout");
 
 }  // namespace mori

@@ -67,7 +67,7 @@ MORI_DEVICE void move(ccl::Member& m) {
       longest, room,
       [&](uint64_t at, uint64_t piece) {
         // first what stays here, then what others get: all the same, or a part each
-        const uint32_t last = !puts ? 0 : parted ? a.members - 1 : 1;
+        const uint32_t last = !puts || a.source_home != 0 ? 0 : parted ? a.members - 1 : 1;
         MORI_NO_UNROLL
         for (uint32_t i = 0; i <= last; ++i) {
           const uint32_t to = parted ? m.behind(i) : a.index;
@@ -88,7 +88,8 @@ MORI_DEVICE void move(ccl::Member& m) {
           const uint32_t from = m.behind(i);
           if (from_root && from != a.root) continue;
           char* to = dest + (from_root ? 0 : gets.begin(from)) + at;
-          const char* there = m.in(from) + (parted ? a.index * room : 0);
+          const char* staged = m.in(from) + (parted ? a.index * room : 0);
+          const char* there = m.source_of(from, (parted ? a.index * a.count : 0) + at, staged);
           copy<FreshLoads>(m.group, to, there, ccl::clipped(at, piece, gets.bytes(from)));
         }
         return true;

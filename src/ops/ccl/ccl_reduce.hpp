@@ -37,7 +37,7 @@ MORI_DEVICE void reduce_staged(Member& m) {
   m.each_step(
       total, room,
       [&](uint64_t at, uint64_t piece) {
-        const uint32_t end = !puts ? 0 : parted ? a.members : 1;
+        const uint32_t end = !puts || a.source_home != 0 ? 0 : parted ? a.members : 1;
         MORI_NO_UNROLL
         for (uint32_t i = parted ? 1 : 0; i < end; ++i) {  // nobody stages a part for itself
           const Place p = part_of(m.behind(i), at, piece);
@@ -47,20 +47,25 @@ MORI_DEVICE void reduce_staged(Member& m) {
       [&](uint64_t at, uint64_t piece) {
         const Place p = part_of(a.index, at, piece);
         const auto row = [&](uint32_t i) {
-          return reinterpret_cast<const T*>(i == a.index ? source + p.from : m.in(i) + p.staged);
+          return reinterpret_cast<const T*>(m.source_of(i, p.from, m.in(i) + p.staged));
         };
-        T* to = reinterpret_cast<T*>(two_shot ? m.out(a.index) : dest + at);
+        T* to = reinterpret_cast<T*>(!two_shot          ? dest + at
+                                     : a.dest_home != 0 ? dest + p.from
+                                                        : m.out(a.index));
         if (takes) combine_rows(m.group, to, row, a.members, p.bytes / sizeof(T), a.reduction);
         if (!two_shot) return true;
         if (!m.meet(false)) return false;
         MORI_NO_UNROLL
         for (uint32_t i = 0; i < a.members; ++i) {
           const uint32_t from = m.behind(i);
+          if (from == a.index && a.dest_home != 0) continue;
           const Place theirs = part_of(from, at, piece);
-          copy<FreshLoads>(m.group, dest + theirs.from, m.out(from), theirs.bytes);
+          const char* there = m.dest_of(from, theirs.from, m.out(from));
+          copy<FreshLoads>(m.group, dest + theirs.from, there, theirs.bytes);
         }
         return true;
-      });
+      },
+      kGrain, two_shot);
 }
 
 /// Four bytes of the message, zeros behind its end.
