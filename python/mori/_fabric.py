@@ -53,7 +53,7 @@ def connect(heap: Heap, settings: Config) -> Any:
         nic=settings.ibgda_nic,
         device=settings.rdma_devices.partition(",")[0].strip(),
         mover=getattr(_core.Mover, settings.ibgda_mover),
-        timeout_ms=round(heap.timeout * 500) if heap.timeout else _SILENT_MS,
+        timeout_ms=max(round(heap.timeout * 500), 1000) if heap.timeout else _SILENT_MS,
     )
     offers = heap.mesh.exchange("mori.fabric", fabric.offer(), timeout=heap.timeout)
     fabric.connect([offer.payload for offer in offers])

@@ -10,8 +10,9 @@
 namespace mori::ibgda::tcp {
 namespace {
 
-constexpr uint64_t kTurn = 1 << 20;    // bytes of answers before others have their turn
-constexpr uint64_t kCopied = 4 << 10;  // of a write: more is sent from where it lies
+constexpr uint64_t kTurn = 1 << 20;                   // bytes of answers before others have their turn
+constexpr uint64_t kCopied = 4 << 10;                 // of a write: more is sent from where it lies
+constexpr std::chrono::milliseconds kDialling{2000};  // at least: a busy host takes a while
 constexpr const char* kNoAnswer = "it sent what is no answer";
 
 }  // namespace
@@ -19,7 +20,7 @@ constexpr const char* kNoAnswer = "it sent what is no answer";
 Caller::Caller(const House& house, uint32_t peer, std::string who, std::chrono::milliseconds timeout)
     : peer_(peer), who_(std::move(who)), own_(house.secret), timeout_(timeout) {
   const Door& door = house.doors[peer];
-  fd_ = dial(door.host, door.port, timeout, who_);
+  fd_ = dial(door.host, door.port, std::max(timeout, kDialling), who_);
   tune(fd_.get(), timeout);
   const Hello hello{.rank = house.rank, .world = house.world, .secret = door.secret};
   // the first bytes of a connection: the system takes them all

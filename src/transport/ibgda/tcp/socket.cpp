@@ -74,7 +74,7 @@ core::Fd dial(const std::string& host, uint16_t port, std::chrono::milliseconds 
   while (error == EINPROGRESS || error == EINTR) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
     pollfd waiting{fd.get(), POLLOUT, 0};
-    const int ready = left > 0 ? ::poll(&waiting, 1, int(std::min<int64_t>(left, 1 << 30))) : 0;
+    const int ready = ::poll(&waiting, 1, int(std::clamp<int64_t>(left, 0, 1 << 30)));
     if (ready == 0) {
       throw core::TransportError(whom + " did not take the connection within " +
                                  std::to_string(time.count()) + " ms");
