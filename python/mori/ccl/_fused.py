@@ -24,7 +24,7 @@ _ALIKE = struct.Struct("<7sIIB2Qf")
 _SHARED_BYTES = 16 + 256  # a flag, and mori::ccl::WarpResults
 _UNIT = 8  # mori::ccl::kUnit
 _SCALE_BLOCK = 128
-#: mori::ccl::CclCodes
+#: mori::CclCodes
 _CODES = {None: 0, "fp8": 1, "fp8_block": 2}
 
 

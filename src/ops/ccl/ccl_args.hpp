@@ -26,6 +26,8 @@ enum class CclOp : uint32_t {
 enum class CclReduction : uint32_t { sum = 0, avg, min, max, prod };
 enum class CclAlgorithm : uint32_t { one_shot = 0, two_shot, ll };
 
+enum class CclCodes : uint32_t { none = 0, per_row, per_block };  // e4m3fn with fp32 scales
+
 inline constexpr uint32_t kCclMembers = 64;
 
 /// Offsets are of the symmetric heap.
@@ -39,9 +41,9 @@ struct CclArgs {
   uint64_t packets;      ///< uint64_t[blocks][2][members][packet_words], zero when made
   uint64_t chunk_bytes;  ///< multiple of 16 * members
   uint64_t packet_words;
-  uint64_t source, dest;  ///< any memory of the device
+  uint64_t source, dest;            ///< any memory of the device
   uint64_t source_home, dest_home;  ///< 1 + offset in the heap, where peers may read them in place; 0: not
-  uint64_t count;         ///< elements of one part; bytes in ccl_move
+  uint64_t count;                   ///< elements of one part; bytes in ccl_move
   uint64_t splits;  ///< all_to_all: uint64_t[4][members]: offsets and bytes of what I send, then of what I
                     ///< get; 0: parts of `count`
   uint64_t digest;  ///< of what all members must call alike
@@ -54,5 +56,19 @@ struct CclArgs {
   uint8_t ranks[kCclMembers];  ///< of the members
 };
 static_assert(sizeof(CclArgs) == 40 + 14 * 8 + 6 * 4 + 64, "layout");
+
+/// all_reduce + residual + RMSNorm (docs/ccl_fused.md).
+/// `count` of `ccl` is rows; `source` and `dest` are [rows][hidden], dest of elements or of codes.
+struct CclNormArgs {
+  CclArgs ccl;
+  uint64_t residual;      ///< [rows][hidden]; 0: none
+  uint64_t residual_out;  ///< [rows][hidden]; may be `residual`
+  uint64_t weight;        ///< [hidden]
+  uint64_t scales;        ///< float[rows][1 or ceil(hidden / 128)], with codes
+  uint64_t hidden;        ///< multiple of 8
+  float eps;
+  uint32_t codes;  ///< CclCodes
+};
+static_assert(sizeof(CclNormArgs) == sizeof(CclArgs) + 5 * 8 + 8, "layout");
 
 }  // namespace mori

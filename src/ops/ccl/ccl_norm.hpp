@@ -12,19 +12,6 @@
 
 namespace mori {
 
-/// `count` of `ccl` is rows; `source` and `dest` are [rows][hidden], dest of elements or of codes.
-struct CclNormArgs {
-  CclArgs ccl;
-  uint64_t residual;      ///< [rows][hidden]; 0: none
-  uint64_t residual_out;  ///< [rows][hidden]; may be `residual`
-  uint64_t weight;        ///< [hidden]
-  uint64_t scales;        ///< float[rows][1 or ceil(hidden / 128)], with codes
-  uint64_t hidden;        ///< multiple of 8
-  float eps;
-  uint32_t codes;  ///< ccl::CclCodes
-};
-static_assert(sizeof(CclNormArgs) == sizeof(CclArgs) + 5 * 8 + 8, "layout");
-
 inline namespace MORI_TARGET_NAMESPACE {
 namespace ccl {
 

@@ -19,8 +19,6 @@ inline constexpr uint32_t kRowLanes = 512;  // of a block, or 1
 inline constexpr uint32_t kPlaces = kRowLanes * kUnit;
 inline constexpr uint32_t kScaleBlock = 128;  // elements that share a scale
 
-enum class CclCodes : uint32_t { none = 0, per_row, per_block };  // e4m3fn with fp32 scales
-
 /// What becomes of a row: normed elements, or their codes and scales.
 template <class T>
 struct Normed {
