@@ -21,7 +21,7 @@ namespace mori::ibgda {
 
 struct Outcome {
   enum class State : uint32_t {
-    done,     ///< the request is over, with `fault`; only when nothing of its queue is pending
+    done,  ///< the request is over: refused with `fault`, or executed while nothing of its queue is pending
     pending,  ///< poll() will tell
     busy,     ///< nothing was taken: submit it again later
   };
