@@ -5,6 +5,7 @@
 //
 //   Thread{}  Warp{}  Block{flag}     a group: lane() lanes() sync() broadcast(bool) broadcast_word all(bool)
 //   copy(group, to, from, bytes)      any size and alignment, as wide as the alignment allows
+//   copy_shared(group, to, from, bytes)    the same to memory that other processors read and write
 //   warp_sum  warp_or  warp_prefix    over the lanes of a warp
 //
 // A group is passed by value as the first argument. All its lanes make the same call with the same arguments.
@@ -246,6 +247,19 @@ MORI_DEVICE void copy(const Group& group, void* to, const void* from, size_t byt
     copy_gathered<AnyByte, Loads>(group, t + head, f + head, body);
   }
   copy_edge<Loads>(group, t + head + body, f + head + body, bytes - head - body);
+}
+
+/// copy() into memory that other processors read. A CPU that stores into lines which others hold asks for
+/// each of them, 3 to 30 times as slow as past the caches. `past` = false is copy(). Callers, orders: as
+/// copy(); and finish_large_copies() before whatever tells the others.
+template <class Loads = CachedLoads, class Group>
+MORI_DEVICE void copy_shared(const Group& group, void* to, const void* from, size_t bytes,
+                             [[maybe_unused]] bool past = true) {
+#if defined(MORI_WARP_COPY_IS_MEMCPY)
+  constexpr size_t kLeast = 2048;
+  if (past && group.lanes() == 1 && bytes >= kLeast) return copy_past_cache(to, from, bytes);
+#endif
+  copy<Loads>(group, to, from, bytes);
 }
 
 /// Reads a row once and writes it to several places: `each(store)` calls store(to) for every one of them, the

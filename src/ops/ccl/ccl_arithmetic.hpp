@@ -3,7 +3,7 @@
 //
 // One row out of the members' rows, element by element in the order of the members, rounded once:
 //
-//   combine_rows<T>(group, to, rows, members, n, reduction)       rows(i): const T* of member i
+//   combine_rows<T>(group, to, rows, members, n, reduction, mine)       rows(i): const T* of member i
 //
 // Sums of fp8, fp16 and bf16 are in fp32; integers wrap. Equal input gives equal bits, whatever the group,
 // alignment and target. docs/ccl.md, "Sums".
@@ -128,6 +128,9 @@ inline constexpr bool kHasSumLoops<float16> = true;
 template <>
 inline constexpr bool kHasSumLoops<float> = true;
 
+/// Whether combine_rows() leaves the row in its second place too.
+inline constexpr bool kCombinesTwice = true;
+
 /// Up to kPieceElements. Callers: one lane.
 template <class T, class Rows>
 MORI_DEVICE void combine_piece(T* to, Rows rows, uint32_t members, size_t start, uint32_t n, CclReduction r) {
@@ -147,10 +150,12 @@ MORI_DEVICE void combine_piece(T* to, Rows rows, uint32_t members, size_t start,
   for (uint32_t e = 0; e < n; ++e) narrow(finish(r, all[e], members), to[start + e]);
 }
 #else
+inline constexpr bool kCombinesTwice = false;
+
 /// 16 bytes of every row, some rows in flight. Callers: any lane.
 template <class T, class Rows>
 MORI_DEVICE void combine_pack(T* to, Rows rows, uint32_t members, size_t at, CclReduction r) {
-  constexpr uint32_t kElements = Pack<T>::kElements, kRows = kElements > 8 ? 1 : 4;
+  constexpr uint32_t kElements = Pack<T>::kElements, kRows = kElements > 8 ? 1 : kElements == 4 ? 4 : 2;
   Wide<T> all[kElements];
   MORI_NO_UNROLL
   for (uint32_t from = 0; from < members; from += kRows) {
@@ -179,14 +184,19 @@ MORI_DEVICE void combine_pack(T* to, Rows rows, uint32_t members, size_t at, Ccl
 }
 #endif
 
-/// The file's head says it all. Callers: the group. `to` may be one of the rows. Orders: nothing.
+/// The file's head says it all. `mine` is not null where `to` is for others, who read it behind a meeting;
+/// the row goes to both if kCombinesTwice. `to` or `mine` may be one of the rows. Callers: the group. Orders:
+/// nothing; finish_large_copies() before the meeting.
 template <class T, class Group, class Rows>
 MORI_DEVICE void combine_rows(const Group& group, T* to, Rows rows, uint32_t members, size_t n,
-                              CclReduction r) {
+                              CclReduction r, [[maybe_unused]] T* mine = nullptr) {
 #if defined(MORI_WARP_COPY_IS_MEMCPY)
+  T* at = mine == nullptr ? to : mine;
   for (size_t start = size_t(group.lane()) * kPieceElements; start < n;
        start += size_t(group.lanes()) * kPieceElements) {
-    combine_piece(to, rows, members, start, blocks::elements_at<kPieceElements>(start, n), r);
+    const uint32_t some = blocks::elements_at<kPieceElements>(start, n);
+    combine_piece(at, rows, members, start, some, r);
+    if (mine != nullptr) copy_shared(Thread{}, to + start, at + start, some * sizeof(T));
   }
 #else
   bool aligned = blocks::is_aligned(to);

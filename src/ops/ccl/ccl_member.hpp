@@ -23,6 +23,9 @@ MORI_DEVICE uint64_t clipped(uint64_t at, uint64_t piece, uint64_t bytes) {
   return at < bytes ? smaller(piece, bytes - at) : 0;
 }
 
+/// A result of more bytes goes past the caches: none keeps it until it is read.
+inline constexpr uint64_t kLarge = uint64_t(8) << 20;
+
 /// Which of a member's operands peers read in place, by member.
 struct InPlace {
   uint64_t sources = 0, dests = 0;
@@ -75,6 +78,7 @@ struct Member {
     const uint64_t* mine = of<uint64_t>(a.index, signals);
     const uint64_t epoch = load_relaxed<Scope::system>(mine + a.index) + 1;
     if (checked) places = a.told + (block_id() * 2 + (epoch & 1)) * 3 * a.members * sizeof(uint64_t);
+    finish_large_copies();
     group.sync();  // all lanes have read it, and their writes come before the signals
     for (uint32_t i = group.lane(); i < a.members; i += group.lanes()) {
       const uint32_t member = behind(i + 1);
@@ -143,6 +147,7 @@ struct Member {
   }
   /// Leaves a counter for the next launch.
   MORI_DEVICE void finish(uint32_t which, uint64_t value) const {
+    finish_large_copies();
     group.sync();
     if (group.lane() == 0) store_relaxed<Scope::device>(counter(which), value);
   }

@@ -63,6 +63,7 @@ MORI_DEVICE void move(ccl::Member& m) {
   const uint64_t room = a.chunk_bytes / (parted ? a.members : 1) / ccl::kGrain * ccl::kGrain;
   const char* source = global<const char>(a.source);
   char* dest = global<char>(a.dest);
+  const bool large = longest * (a.op == CclOp::broadcast ? 1 : a.members) >= ccl::kLarge;
   m.each_step(
       longest, room,
       [&](uint64_t at, uint64_t piece) {
@@ -79,7 +80,7 @@ MORI_DEVICE void move(ccl::Member& m) {
             there = dest + (from_root ? 0 : gets.begin(a.index)) + at;
           }
           const uint64_t bytes = ccl::clipped(at, piece, sends.bytes(to));
-          if (there != from) copy(m.group, there, from, bytes);
+          if (there != from) copy_shared(m.group, there, from, bytes, i != 0 || large);
         }
       },
       [&](uint64_t at, uint64_t piece) {
@@ -90,7 +91,7 @@ MORI_DEVICE void move(ccl::Member& m) {
           char* to = dest + (from_root ? 0 : gets.begin(from)) + at;
           const char* staged = m.in(from) + (parted ? a.index * room : 0);
           const char* there = m.source_of(from, (parted ? a.index * a.count : 0) + at, staged);
-          copy<FreshLoads>(m.group, to, there, ccl::clipped(at, piece, gets.bytes(from)));
+          copy_shared<FreshLoads>(m.group, to, there, ccl::clipped(at, piece, gets.bytes(from)), large);
         }
         return true;
       });

@@ -142,8 +142,8 @@ MORI_DEVICE void reduce_norm(const CclNormArgs& args) {
         MORI_NO_UNROLL
         for (uint32_t i = two_shot ? 1 : 0; i < end; ++i) {
           const Rows r = rows_of(m.behind(i), at, piece);
-          copy(m.group, m.in(a.index) + (r.begin - at) * row_bytes, source + r.begin * hidden,
-               r.n * row_bytes);
+          copy_shared(m.group, m.in(a.index) + (r.begin - at) * row_bytes, source + r.begin * hidden,
+                      r.n * row_bytes);
         }
       },
       [&](uint64_t at, uint64_t piece) {

@@ -41,7 +41,7 @@ MORI_DEVICE void reduce_staged(Member& m) {
         MORI_NO_UNROLL
         for (uint32_t i = parted ? 1 : 0; i < end; ++i) {  // nobody stages a part for itself
           const Place p = part_of(m.behind(i), at, piece);
-          copy(m.group, m.in(a.index) + p.staged, source + p.from, p.bytes);
+          copy_shared(m.group, m.in(a.index) + p.staged, source + p.from, p.bytes);
         }
       },
       [&](uint64_t at, uint64_t piece) {
@@ -49,19 +49,22 @@ MORI_DEVICE void reduce_staged(Member& m) {
         const auto row = [&](uint32_t i) {
           return reinterpret_cast<const T*>(m.source_of(i, p.from, m.in(i) + p.staged));
         };
-        T* to = reinterpret_cast<T*>(!two_shot          ? dest + at
-                                     : a.dest_home != 0 ? dest + p.from
-                                                        : m.out(a.index));
-        if (takes) combine_rows(m.group, to, row, a.members, p.bytes / sizeof(T), a.reduction);
+        const bool sums_stay = !two_shot || a.dest_home != 0;  // in dest, and need not be anywhere else
+        T* kept = reinterpret_cast<T*>(dest + (two_shot ? p.from : at));
+        T* to = sums_stay ? kept : reinterpret_cast<T*>(m.out(a.index));
+        if (takes) {
+          combine_rows(m.group, to, row, a.members, p.bytes / sizeof(T), a.reduction,
+                       sums_stay ? nullptr : kept);
+        }
         if (!two_shot) return true;
         if (!m.meet(false)) return false;
         MORI_NO_UNROLL
-        for (uint32_t i = 0; i < a.members; ++i) {
+        for (uint32_t i = kCombinesTwice ? 1 : 0; i < a.members; ++i) {
           const uint32_t from = m.behind(i);
           if (from == a.index && a.dest_home != 0) continue;
           const Place theirs = part_of(from, at, piece);
           const char* there = m.dest_of(from, theirs.from, m.out(from));
-          copy<FreshLoads>(m.group, dest + theirs.from, there, theirs.bytes);
+          copy_shared<FreshLoads>(m.group, dest + theirs.from, there, theirs.bytes, total >= kLarge);
         }
         return true;
       },
