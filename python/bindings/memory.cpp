@@ -121,11 +121,12 @@ void bind_heap(py::module_& m) {
       .def_property_readonly("ipc", [](const Export& e) { return py::bytes(e.ipc); });
   py::class_<SymmetricHeap, std::shared_ptr<SymmetricHeap>>(m, "SymmetricHeap")
       .def(py::init([](std::shared_ptr<Device> device, uint32_t rank, uint32_t world_size,
-                       uint64_t reserve_bytes, bool map, bool debug) {
-             return SymmetricHeap::create(std::move(device), rank, world_size, {reserve_bytes, map, debug});
+                       uint64_t reserve_bytes, bool map, bool debug, std::vector<bool> apart) {
+             return SymmetricHeap::create(std::move(device), rank, world_size,
+                                          {reserve_bytes, map, debug, std::move(apart)});
            }),
            py::arg("device"), py::arg("rank"), py::arg("world_size"), py::kw_only(), py::arg("reserve_bytes"),
-           py::arg("map") = true, py::arg("debug") = false)
+           py::arg("map") = true, py::arg("debug") = false, py::arg("apart") = std::vector<bool>())
       .def("grow", &SymmetricHeap::grow, py::arg("bytes"), release_gil())
       .def("attach", &SymmetricHeap::attach, py::arg("peer"), py::arg("fd"), py::arg("ipc"), py::arg("bytes"),
            release_gil())

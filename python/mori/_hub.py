@@ -24,10 +24,12 @@ class Hub:
         self._watcher: Watcher | None = None
 
     def post(self, frame: Frame, peers: Iterable[int] | None = None) -> None:
-        """Queues a frame for these peers, or for all."""
+        """Queues a frame for these peers, or for all; its descriptors for those of this host."""
         pieces = encode(frame)
+        without = encode(frame._replace(fds=())) if frame.fds else pieces
         for peer in self.links if peers is None else peers:
-            self.links[peer].post(pieces)
+            link = self.links[peer]
+            link.post(pieces if link.carries_fds else without)
 
     def flush(self) -> None:
         for link in self.links.values():

@@ -1,11 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""Agreement between processes of one host that may die or be stopped at any instruction.
+"""Agreement between processes that may die or be stopped at any instruction.
 
-The ledger is an anonymous file that every rank has open for appending. To decide something, each rank appends
-what it proposes, in one write, and then everyone reads the first proposal for that decision: the kernel
-orders appends, so there is exactly one first, and nobody ever waits for anybody. A file in memory leaves
-nothing behind.
+On one host the ledger is an anonymous file that every rank has open for appending. To decide something, each rank
+appends what it proposes, in one write, and then everyone reads the first proposal for that decision: the kernel orders
+appends, so there is exactly one first, and nobody ever waits for anybody. A file in memory leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -13,6 +12,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+from typing import Any
+
+from ._deadline import Deadline, call_within
+from .errors import TransportError
 
 # 8 bytes of which mesh, 8 of which decision, 4 of length; then the proposal, padded.
 _HEAD = struct.Struct("<QQI")
@@ -56,3 +59,41 @@ class Ledger:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class StoreLedger:
+    """The same between hosts: keys of the rendezvous' store, written by compare-and-set. Without a store nobody decides
+    anything."""
+
+    _ANSWER_S = 2.0
+
+    def __init__(self, store: Any, prefix: str, value_bytes: int) -> None:
+        self.fd, self.value_bytes = -1, value_bytes
+        self._store, self._prefix = store, prefix
+
+    def decide(self, mesh: int, number: int, proposal: bytes) -> bytes:
+        key = self._key(mesh, number)
+        return bytes.fromhex(self._ask(lambda store: store.compare_set(key, "", proposal.hex()).decode()))
+
+    def decision(self, mesh: int, number: int) -> bytes | None:
+        key = self._key(mesh, number)
+        found = self._ask(lambda store: store.get(key).decode() if store.check([key]) else None)
+        return None if found is None else bytes.fromhex(found)
+
+    def share(self) -> StoreLedger:
+        return self
+
+    def close(self) -> None:
+        """The keys stay as long as the store: whoever was cut off finds them."""
+
+    def _key(self, mesh: int, number: int) -> str:
+        return f"{self._prefix}/decided/{mesh:x}/{number}"
+
+    def _ask(self, call: Any) -> Any:
+        gone = "the rendezvous' store does not answer: between hosts nobody can say then who goes on; start again"
+        if self._store is None:
+            raise TransportError("this group's store cannot be reached: between hosts nobody can say who goes on")
+        try:
+            return call_within(Deadline(self._ANSWER_S), lambda: call(self._store), lambda: TransportError(gone))
+        except RuntimeError as error:
+            raise TransportError(f"{gone} ({str(error).splitlines()[0]})") from error

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""One Unix socket to one peer: frames of bytes and file descriptors, without ever blocking.
+"""One socket to one peer, Unix or TCP: frames of bytes and, over Unix, file descriptors, without ever blocking.
 
 A frame is a fixed header, a tag and a payload; its descriptors ride on its first bytes. The owner polls
 `sock`, calls `flush()` when it can be written and `pump()` when it can be read, and takes frames out with
@@ -38,6 +38,8 @@ class Kind(enum.IntEnum):
     ROLL = 6  # "I am here" of roll_call()
     CALLED = 7  # roll_call() is decided: look at the ledger
     BACK = 8  # one rank's part of reunite()
+    CHALLENGE = 9  # over TCP, what the caller's hello must answer
+    WELCOME = 10  # and what answers the caller's own challenge
 
 
 class State(enum.Enum):
@@ -116,6 +118,7 @@ class Link:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.carries_fds = sock.family == socket.AF_UNIX
         self.state = State.OPEN
         self.reason = ""  # why it is LOST, where that is not simply the end of the stream
         self.crowded = False  # the kernel holds as many descriptors in flight as it will; try again soon

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ._deadline import Deadline, call_within
+from ._ledger import StoreLedger
 from .errors import ConfigError, MoriError, TimeoutError, TransportError
 
 T = TypeVar("T")
@@ -28,6 +29,10 @@ class Rendezvous:
     def exchange(self, tag: str, payload: bytes, *, timeout: float) -> list[bytes]:
         """Every rank's payload, by rank. TimeoutError.missing names the ranks that did not come."""
         return [bytes(payload)]
+
+    def ledger(self, value_bytes: int) -> StoreLedger:
+        """Where ranks of several hosts decide who is left; it may be used after close()."""
+        return StoreLedger(None, "", value_bytes)
 
     def close(self) -> None:
         """Ends this rank's part; the last one to do so removes everything from the store."""
@@ -102,6 +107,9 @@ class StoreRendezvous(Rendezvous):
                 where = f"rank {self.rank} is at {tag!r}, rank {rank} at {theirs.decode()!r}"
                 raise ConfigError(f"ranks call different things: {where}")
         return [value for _, _, value in values]
+
+    def ledger(self, value_bytes: int) -> StoreLedger:
+        return StoreLedger(self._store, self._prefix, value_bytes)
 
     def close(self) -> None:
         if not self._open:

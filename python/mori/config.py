@@ -142,6 +142,13 @@ class Config:
         "folder",
         "Where `mori.compile_kernel` keeps what it compiled; empty means the user's cache folder.",
     )
+    socket_ifname: str = _variable(
+        "MORI_SOCKET_IFNAME",
+        "",
+        str,
+        "interface",
+        "Where ranks of other hosts reach this one over TCP; all interfaces unless it is given.",
+    )
     bootstrap_host: str = _variable(
         "MORI_BOOTSTRAP_HOST",
         "",

@@ -118,6 +118,7 @@ class Context:
             agreed |= {"transport": transport, "MORI_IBGDA_PROVIDER": settings.ibgda_provider}
             agreed |= {"MORI_IBGDA_QUEUES": settings.ibgda_queues, "MORI_IBGDA_MOVER": settings.ibgda_mover}
             check_same(mesh, "mori.init", agreed, timeout=timeout)
+            self.transport = check_transport(transport, kind, mesh)
             lanes = settings.cpu_lanes if kind == "cpu" else 1
             self.core_device = _core.open_device(
                 kind,
@@ -128,7 +129,7 @@ class Context:
             )
             place = self.core_device.properties.pci_bus_id or f"rank {self.rank}"
             places = [m.payload for m in mesh.exchange("mori.device", place.encode(), timeout=timeout)]
-            self.ranks_on_device = places.count(place.encode())
+            self.ranks_on_device = sum(places[peer] == place.encode() for peer in mesh.neighbours)
             self.heap = Heap(self.core_device, mesh, heap_bytes=heap_bytes, debug=debug, timeout=timeout)
             self.core = _core.Context(
                 self.core_device,
@@ -138,9 +139,8 @@ class Context:
                 timeout_ns=int(timeout * 1e9),
                 ranks_on_device=self.ranks_on_device,
             )
-            self.transport = check_transport(transport, kind, self.world_size)
-            if self.transport == "ibgda":
-                self.heap.fabric = connect(self.heap, settings)
+            if self.transport != "p2p":
+                self.heap.fabric = connect(self.heap, settings, self.transport)
                 self.core.use_queues(self.heap.fabric)
             mesh.barrier("mori.init", timeout=timeout)
         except BaseException:
@@ -200,7 +200,7 @@ class Context:
         """`peer`'s copy of a symmetric tensor: loads and stores reach its memory. Orders nothing. Raises ConfigError
         where the peer is reached by a NIC only."""
         self.ready()
-        if self.transport != "p2p" and peer != self.rank:
+        if self.transport == "ibgda" and peer != self.rank:
             raise ConfigError(f"peer={peer} is reached by {self.transport}, not by load and store; use mori.shmem")
         return self.heap.peer_tensor(tensor, peer)
 
@@ -319,7 +319,9 @@ class Context:
 
     def __repr__(self) -> str:
         way = self.transport
-        if way == "ibgda":
+        if way == "mixed":
+            way = f"load and store ({len(self.mesh.neighbours)} ranks of this host) and queues"
+        if self.transport != "p2p":
             nic = self._settings.ibgda_nic or "software NIC"
             mover = "" if self._settings.ibgda_nic else f", {self._settings.ibgda_mover} mover"
             way += f" ({self._settings.ibgda_provider}, {nic}{mover}, {self._settings.ibgda_queues} queues per peer)"

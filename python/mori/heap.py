@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The symmetric heap: memory at the same offset on every rank, reachable by every rank of the host.
+"""The symmetric heap: memory at the same offset on every rank, mapped by every rank of the host.
 
     heap = Heap(device, mesh, heap_bytes=1 << 30)
     signals = heap.empty((world_size,), torch.int64, fill=0)   # collective: same on all ranks
@@ -90,6 +90,7 @@ class Heap:
             reserve_bytes=round_up(max(reserve, heap_bytes), self._granularity),
             map=all(offer.can_map for offer in offers),
             debug=debug,
+            apart=[peer in mesh.remote for peer in range(mesh.world_size)],
         )
         self._grow(heap_bytes)
 
@@ -160,6 +161,7 @@ class Heap:
     def address(self, tensor: torch.Tensor | _core.Allocation, peer: int | None = None) -> int:
         """Address, in this process, of the first byte of `peer`'s copy (default: this rank's own)."""
         peer = self.rank if peer is None else peer
+        self.check_near(peer)
         if isinstance(tensor, _core.Allocation):
             return int(tensor.address(peer))
         return int(self.core.address(peer, self.offset(tensor)))
@@ -175,6 +177,7 @@ class Heap:
         """`peer`'s copy of a contiguous tensor of the heap: loads and stores reach its memory. Orders
         nothing."""
         self.check_peer(peer)
+        self.check_near(peer)
         if not tensor.is_contiguous():
             raise ConfigError(f"the tensor has strides {tuple(tensor.stride())}; it must be contiguous")
         if tensor.numel() == 0:
@@ -238,6 +241,10 @@ class Heap:
             raise ConfigError(f"peer={peer} is not in 0..{self.world_size - 1}")
         return peer
 
+    def check_near(self, peer: int) -> None:
+        if peer not in self.mesh.neighbours:
+            raise ConfigError(f"peer={peer} is on another host: its memory is reached by mori.shmem, not mapped here")
+
     def _agree(self, purpose: str, nbytes: int, alignment: int, fill: int | None) -> MoriError | None:
         """Checks that all ranks make the same call, and frees what all have released. Returns the first hurt
         canary, to be raised when the collective is over: leaving it half-way would leave the ranks with
@@ -289,7 +296,7 @@ class Heap:
                 chunks = [msgspec.msgpack.decode(message.payload, type=Chunk) for message in messages]
                 require_none([chunk.failure for chunk in chunks], nbytes)
                 for peer, (message, chunk) in enumerate(zip(messages, chunks, strict=True)):
-                    if peer == self.rank or failure:
+                    if peer == self.rank or failure or peer not in self.mesh.neighbours:
                         continue
                     try:
                         core.attach(peer, message.fds[0] if message.fds else -1, chunk.ipc, chunk.nbytes)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The MoRI authors
 # SPDX-License-Identifier: MIT
-"""The control plane between the ranks of one host: small messages, file descriptors, and who is still alive.
+"""The control plane between ranks: small messages, file descriptors, and who is still alive.
 
     mesh = Mesh.connect(rendezvous(group, timeout=30), timeout=30)
     handles = mesh.exchange("heap", my_handle, [my_fd])         # every rank's bytes and descriptors, by rank
@@ -25,7 +25,7 @@ from types import TracebackType
 
 from ._deadline import Deadline
 from ._hub import Hub
-from ._ledger import Ledger
+from ._ledger import Ledger, StoreLedger
 from ._link import Frame, Kind, Link, State, close_fds
 from ._meet import meet
 from ._same import check_same
@@ -57,13 +57,16 @@ class Mesh:
         self,
         rank: int,
         links: Sequence[Link | None],
-        ledger: Ledger | None,
+        ledger: Ledger | StoreLedger | None,
         timeout: float,
         *,
         lineage: _Lineage,
+        neighbours: frozenset[int] | None = None,
     ) -> None:
         self.rank, self.world_size, self.timeout = rank, len(links), timeout
         self._hub, self._ledger, self._lineage = Hub(links), ledger, lineage
+        #: ranks of this host, this one too: descriptors reach them, and no others
+        self.neighbours = frozenset(range(len(links))) if neighbours is None else neighbours
         self._sequence = 0  # of the next exchange
         self._completed = 0  # the first exchange that did not succeed here
         self._epoch = 0  # how often survivors() was called
@@ -84,9 +87,14 @@ class Mesh:
         deadline = Deadline(timeout)
         if rendezvous.world_size == 1:
             return cls(0, [None], None, timeout, lineage=_Lineage())
-        mesh = cls(rendezvous.rank, meet(rendezvous, deadline), None, timeout, lineage=_Lineage())
+        met = meet(rendezvous, deadline)
+        mesh = cls(rendezvous.rank, met.links, None, timeout, lineage=_Lineage(), neighbours=met.neighbours)
         try:
             value_bytes = (mesh.world_size + 7) // 8
+            if met.hosts:
+                mesh._ledger = rendezvous.ledger(value_bytes)
+                mesh.exchange("ledger", timeout=deadline.as_timeout())
+                return mesh
             if mesh.rank == 0:
                 mesh._ledger = Ledger.create(value_bytes)
             fds = [mesh._ledger.fd] if mesh._ledger else []
@@ -98,15 +106,26 @@ class Mesh:
             raise
         return mesh
 
+    @property
+    def remote(self) -> tuple[int, ...]:
+        """Ranks of other hosts."""
+        return tuple(peer for peer in range(self.world_size) if peer not in self.neighbours)
+
+    @property
+    def address(self) -> str:
+        """By which ranks of other hosts reach this one: that of a connection which one of them has; "" without any."""
+        links = (self._hub.links[peer] for peer in self.remote if peer in self._hub.links)
+        return next((str(link.sock.getsockname()[0]) for link in links if link.is_open), "")
+
     def exchange(
         self, tag: str, payload: bytes = b"", fds: Sequence[int] = (), *, timeout: float | None = None
     ) -> list[Message]:
         """An all-gather of bytes and file descriptors.
 
         Gives every rank's message, by rank. Our own entry has our payload and no descriptors; received
-        descriptors belong to the caller. Raises ConfigError if ranks call with different tags, PeerLost at
-        once if a rank that is needed has died or closed, TimeoutError naming the ranks that did not come.
-        After an error, ranks may go on with the next call.
+        descriptors belong to the caller, and come from ranks of this host only. Raises ConfigError if ranks call with
+        different tags, PeerLost at once if a rank that is needed has died or closed, TimeoutError naming the ranks that
+        did not come. After an error, ranks may go on with the next call.
         """
         deadline = Deadline(self.timeout if timeout is None else timeout)
         with self._my_turn(tag, deadline):
@@ -230,8 +249,8 @@ class Mesh:
             ledger = self._ledger.share() if self._ledger and len(chosen) > 1 else None
             self._hub.release([peer for peer in chosen if peer != self.rank])
             self._retire("taken over by its subset()")
-        lineage = self._lineage.child(chosen)
-        return Mesh(chosen.index(self.rank), links, ledger, self.timeout, lineage=lineage)
+        lineage, near = self._lineage.child(chosen), frozenset(chosen.index(r) for r in chosen if r in self.neighbours)
+        return Mesh(chosen.index(self.rank), links, ledger, self.timeout, lineage=lineage, neighbours=near)
 
     def close(self) -> None:
         """Says farewell, so that no peer takes it for a crash, and closes the sockets."""

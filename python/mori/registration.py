@@ -134,6 +134,8 @@ def register(heap: Heap, tensor: torch.Tensor) -> Registration:
     """See Heap.register()."""
     if not tensor.is_contiguous():
         raise ConfigError(f"the tensor has strides {tuple(tensor.stride())}; it must be contiguous")
+    if heap.mesh.remote:
+        raise ConfigError(f"register: ranks {list(heap.mesh.remote)} are on other hosts; use tensors of ctx.empty")
     mine = _offer(heap, tensor)
     offers = [msgspec.msgpack.decode(m.payload, type=_Offer) for m in heap.exchange("heap.register", mine)]
     require_same("the size in bytes of the tensor to register", [offer.nbytes for offer in offers])

@@ -190,20 +190,6 @@ def test_an_unreachable_id_of_another_host_says_what_to_do():
         rendezvous(uid=foreign, rank=0, world_size=2, timeout=10)
 
 
-def test_ranks_of_another_host_are_refused(monkeypatch):
-    def work(rank, world_size, uid):
-        return refusal(lambda: join(rank, world_size, uid, timeout=10))
-
-    import threading
-
-    from mori import _meet
-
-    monkeypatch.setattr(_meet, "host_mark", lambda: threading.current_thread().name.encode()[:8].ljust(8))
-    for error in run_ranks(work, 2, mode="thread"):
-        assert isinstance(error, ConfigError)
-        assert "RDMA" in str(error)
-
-
 def server(pipe):
     pipe.send(unique_id())
     signal.pause()

@@ -36,6 +36,10 @@ SymmetricHeap::SymmetricHeap(std::shared_ptr<Device> device, uint32_t rank, uint
   if (options_.map && !device_->can_map()) {
     throw ConfigError("this device cannot map another process's memory at a chosen address");
   }
+  if (!options_.apart.empty() && (options_.apart.size() != world_size || options_.apart[rank])) {
+    throw ConfigError("apart has " + number(options_.apart.size()) + " entries for world_size=" +
+                      number(world_size) + ", or says that rank " + number(rank) + " is apart from itself");
+  }
   granularity_ = device_->share_granularity();
   const uint64_t rounded = (options_.reserve_bytes + granularity_ - 1) / granularity_ * granularity_;
   if (options_.reserve_bytes == 0 || rounded < options_.reserve_bytes) {
@@ -47,7 +51,9 @@ SymmetricHeap::SymmetricHeap(std::shared_ptr<Device> device, uint32_t rank, uint
   try {
     bases_address_ = device_->allocate(world_size * sizeof(uint64_t));
     if (options_.map) {
-      for (uint64_t& window : windows_) window = device_->reserve(rounded);
+      for (uint32_t peer = 0; peer < world_size; ++peer) {
+        if (!is_apart(peer)) windows_[peer] = device_->reserve(rounded);
+      }
     }
   } catch (...) {
     for (const uint64_t window : windows_) {
@@ -69,6 +75,7 @@ SymmetricHeap::~SymmetricHeap() {
   // First, because a GPU driver lets running kernels finish before it frees.
   quietly([&] { device_->free(bases_address_); });
   for (uint32_t peer = 0; peer < world_size_; ++peer) {
+    if (is_apart(peer)) continue;
     if (options_.map) {
       uint64_t offset = 0;
       for (const uint64_t bytes : chunk_bytes_) {
@@ -123,6 +130,7 @@ SymmetricHeap::Export SymmetricHeap::grow(uint64_t bytes) {
 void SymmetricHeap::attach(uint32_t peer, int fd, std::string_view ipc, uint64_t bytes) {
   require_peer(peer);
   if (!growth_) throw ConfigError("attach() outside of a growth: call grow() first");
+  if (is_apart(peer)) throw ConfigError("rank " + number(peer) + " is on another host");
   if (growth_->attached[peer]) throw ConfigError("rank " + number(peer) + " is attached already");
   if (bytes != growth_->bytes) {
     throw ConfigError("rank " + number(peer) + " offers a chunk of " + number(bytes) + " bytes, mine has " +
@@ -146,10 +154,9 @@ void SymmetricHeap::attach(uint32_t peer, int fd, std::string_view ipc, uint64_t
 
 void SymmetricHeap::commit() {
   if (!growth_) throw ConfigError("commit() outside of a growth: call grow() first");
-  const auto missing = std::find(growth_->attached.begin(), growth_->attached.end(), false);
-  if (missing != growth_->attached.end()) {
-    throw ConfigError("the chunk of rank " + number(uint64_t(missing - growth_->attached.begin())) +
-                      " is not attached");
+  for (uint32_t peer = 0; peer < world_size_; ++peer) {
+    if (growth_->attached[peer] || is_apart(peer)) continue;
+    throw ConfigError("the chunk of rank " + number(peer) + " is not attached");
   }
   // In device memory, not in the argument block: the table may be larger than an argument may be.
   device_->copy(bases_address_, reinterpret_cast<uint64_t>(windows_.data()), world_size_ * sizeof(uint64_t));
@@ -252,7 +259,7 @@ uint64_t SymmetricHeap::address(uint32_t peer, uint64_t offset) const {
     throw ConfigError("offset=" + number(offset) + " is outside the heap of " + number(capacity_bytes()) +
                       " bytes");
   }
-  return windows_[peer] + offset;
+  return is_apart(peer) ? 0 : windows_[peer] + offset;
 }
 
 std::optional<SymmetricHeap::Place> SymmetricHeap::locate(uint64_t address) const {

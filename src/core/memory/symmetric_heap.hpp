@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 //
 // One rank's symmetric heap: memory that has the same offset on every rank and that every rank of the host
-// can load from and store to.
+// can load from and store to. Ranks of other hosts have such memory too, but no window here.
 //
 //   window of rank 0   [ chunk 0 | chunk 1 |   reserved, nothing mapped   ]
 //   window of rank 1   [ chunk 0 | chunk 1 |                              ]   address = base of window +
@@ -64,6 +64,7 @@ struct HeapOptions {
   uint64_t reserve_bytes = 0;  ///< address space of each rank's window; the heap cannot grow beyond it
   bool map = true;             ///< false: IPC handles, one chunk
   bool debug = false;          ///< poison and canaries
+  std::vector<bool> apart;     ///< by rank: on another host, its window is not mapped here; empty: nobody is
 };
 
 class SymmetricHeap : public std::enable_shared_from_this<SymmetricHeap> {
@@ -100,7 +101,7 @@ class SymmetricHeap : public std::enable_shared_from_this<SymmetricHeap> {
   /// Makes a released range reusable. In debug mode throws Error, after freeing, if its canary was hurt.
   void free(uint64_t offset);
 
-  /// Of a byte of `peer`'s heap, as mapped in this process.
+  /// Of a byte of `peer`'s heap, as mapped in this process; 0 if the peer is on another host.
   uint64_t address(uint32_t peer, uint64_t offset) const;
   /// The inverse, for an address in any mapped window.
   std::optional<Place> locate(uint64_t address) const;
@@ -142,6 +143,7 @@ class SymmetricHeap : public std::enable_shared_from_this<SymmetricHeap> {
                 const HeapOptions& options);
   void released(uint64_t offset) noexcept;
   void check_canary(uint64_t offset, const Range& range) const;
+  bool is_apart(uint32_t peer) const { return !options_.apart.empty() && options_.apart[peer]; }
   void require_peer(uint32_t peer) const;
   void detach(uint32_t peer, uint64_t offset, uint64_t bytes) noexcept;
 
