@@ -131,6 +131,11 @@ class Link:
         return self.sock.fileno()
 
     @property
+    def address(self) -> str:
+        """Ours, over TCP."""
+        return str(self.sock.getsockname()[0])
+
+    @property
     def is_open(self) -> bool:
         return self.state is State.OPEN
 

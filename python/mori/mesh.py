@@ -67,6 +67,8 @@ class Mesh:
         self._hub, self._ledger, self._lineage = Hub(links), ledger, lineage
         #: ranks of this host, this one too: descriptors reach them, and no others
         self.neighbours = frozenset(range(len(links))) if neighbours is None else neighbours
+        #: by which ranks of other hosts reach this one: that of a connection which one of them has; "" without any
+        self.address = next((link.address for link in links if link is not None and not link.carries_fds), "")
         self._sequence = 0  # of the next exchange
         self._completed = 0  # the first exchange that did not succeed here
         self._epoch = 0  # how often survivors() was called
@@ -110,12 +112,6 @@ class Mesh:
     def remote(self) -> tuple[int, ...]:
         """Ranks of other hosts."""
         return tuple(peer for peer in range(self.world_size) if peer not in self.neighbours)
-
-    @property
-    def address(self) -> str:
-        """By which ranks of other hosts reach this one: that of a connection which one of them has; "" without any."""
-        links = (self._hub.links[peer] for peer in self.remote if peer in self._hub.links)
-        return next((str(link.sock.getsockname()[0]) for link in links if link.is_open), "")
 
     def exchange(
         self, tag: str, payload: bytes = b"", fds: Sequence[int] = (), *, timeout: float | None = None
